@@ -1,0 +1,176 @@
+"""Load the source of the data, as it is, into the run's raw_data.csv.
+
+Reads     DATA_URL: http(s)://…, file://… or a path (default: the embedded data/wdbc.csv).
+Writes    raw_data.csv, byte for byte what the source gave; starts the run's log, or goes on with LOG.
+Refuses   with 75 (to be tried again): a source that cannot be reached or breaks off; HTTP 408, 429, 5xx;
+          with 78: a missing file, an unknown scheme, any other HTTP status;
+          with 74: a source larger than the free disk;
+          with 65: what is not a CSV (HTML, JSON, an archive, a spreadsheet, binary data, an empty file).
+"""
+
+import gzip
+import logging
+import re
+import shutil
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
+
+from steplib import step
+from steplib.csvfile import HEAD_BYTES, check_head
+from steplib.errors import PipelineError, SettingError, StorageError, UnreachableError
+from steplib.run import Run
+from steplib.settings import Settings
+
+if TYPE_CHECKING:
+    import requests
+    from tqdm import tqdm
+
+CHUNK_BYTES = 1 << 20
+STATUS_TO_RETRY = {408, 429, *range(500, 600)}
+
+
+class Source(NamedTuple):
+    """Where the data comes from: a name without secrets, the size in bytes if known, the content."""
+
+    name: str
+    size: int | None
+    chunks: Iterator[bytes]
+
+
+def load(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
+    """Stream the source into raw_data.csv."""
+    with open_source(settings) as source, run.writing("raw_data.csv") as part:
+        log.info("source: %s, %s", source.name, "size unknown" if source.size is None else f"{source.size} bytes")
+        check_space(source, run.folder, source.size or 0)
+        store(source, part)
+        log.info("raw_data.csv: %d bytes written", part.stat().st_size)
+    return {"source": source.name, "artifacts": {"raw_data.csv": None}}
+
+
+def open_source(settings: Settings) -> AbstractContextManager[Source]:
+    """Open what DATA_URL names; the scheme decides how."""
+    scheme, separator, rest = settings.data_url.partition("://")
+    if not separator:
+        return open_file(settings.data_base, settings.data_url)
+    match scheme.lower():
+        case "http" | "https":
+            return open_http(settings.data_url, settings.data_timeout)
+        case "file":
+            host, slash, path = rest.partition("/")
+            if host in {"", "localhost"}:
+                return open_file(settings.data_base, slash + unquote(path))
+    msg = f"DATA_URL: expected http://, https://, file:/// or a path, found {redact(settings.data_url)}; correct it"
+    raise SettingError(msg)
+
+
+@contextmanager
+def open_file(base: Path, text: str) -> Iterator[Source]:
+    """Open a local file; a relative path starts from `base`. Raises SettingError if there is none to be read."""
+    path = base / (Path.home() / text[2:] if text.startswith("~/") else text)
+    if not path.is_file():
+        found = "a folder or device" if path.exists() else "nothing"
+        raise SettingError(f"DATA_URL: expected a file at {path}, found {found}; correct the path")
+    try:
+        file = path.open("rb")
+    except PermissionError as error:
+        raise SettingError(f"DATA_URL: expected a file that may be read, found {path}; change its rights") from error
+    with file:
+        yield Source(str(path), path.stat().st_size, iter(lambda: file.read(CHUNK_BYTES), b""))
+
+
+@contextmanager
+def open_http(url: str, timeout: float) -> Iterator[Source]:
+    """Open a web address. Raises UnreachableError for what may pass, SettingError for what will not."""
+    # Here, so that a local file does not pay for the import.
+    import requests
+
+    name = redact(url)
+    try:
+        # Not packed if the server can help it, so that Content-Length tells the size.
+        response = requests.get(url, stream=True, timeout=timeout, headers={"Accept-Encoding": "identity"})
+    except requests.RequestException as error:
+        raise http_fault(name, error) from None
+    with response:
+        if response.status_code != requests.codes.ok:
+            kind = UnreachableError if response.status_code in STATUS_TO_RETRY else SettingError
+            raise kind(f"{name}: expected HTTP status 200, found {response.status_code}; check DATA_URL and its server")
+        length = response.headers.get("Content-Length", "")
+        packed = response.headers.get("Content-Encoding", "") == "gzip"
+        yield Source(
+            name, int(length) if length.isdecimal() and not packed else None, download(name, response, packed=packed)
+        )
+
+
+def download(name: str, response: "requests.Response", *, packed: bool) -> Iterator[bytes]:
+    """Yield the body of a response. Raises UnreachableError when it breaks off or is damaged."""
+    from urllib3.exceptions import HTTPError
+
+    # Unpacked here, since requests takes a gzip stream that stops short for a whole one.
+    response.raw.decode_content = False
+    body = gzip.GzipFile(fileobj=response.raw) if packed else response.raw
+    try:
+        while chunk := body.read(CHUNK_BYTES):
+            yield chunk
+    except (HTTPError, OSError, EOFError, zlib.error):
+        msg = f"{name}: expected the whole file, found a transfer that broke off, stalled or was damaged"
+        raise UnreachableError(f"{msg}; check the server and the network") from None
+
+
+def http_fault(name: str, error: "requests.RequestException") -> PipelineError:
+    """Turn a fault of the network into one of ours; its own text is left out, since it quotes the whole URL."""
+    from requests import exceptions as faults
+
+    passing = {
+        faults.SSLError: "a TLS certificate or handshake that does not hold",
+        faults.Timeout: "no answer in time (DATA_TIMEOUT)",
+        faults.ConnectionError: "no connection, or one that was refused, reset or timed out",
+    }
+    for kind, found in passing.items():
+        if isinstance(error, kind):
+            return UnreachableError(f"{name}: expected the whole file, found {found}; check the server and the network")
+    return SettingError(f"{name}: expected a web address, found {type(error).__name__}; correct DATA_URL")
+
+
+def redact(url: str) -> str:
+    """Return a URL without user, password, query and fragment, also if it is malformed."""
+    return re.split("[?#]", re.sub("//.*@", "//***@", url, flags=re.DOTALL))[0]
+
+
+def store(source: Source, part: Path) -> None:
+    """Write the content, once its beginning is that of a CSV. Memory holds a chunk and the beginning, no more."""
+    head = b""
+    for chunk in source.chunks:
+        head += chunk
+        if len(head) >= HEAD_BYTES:
+            break
+    check_head(head)
+    with part.open("wb") as out, progress(source.size) as bar:
+        for chunk in chain([head], source.chunks):
+            check_space(source, part.parent, len(chunk))
+            out.write(chunk)
+            bar.update(len(chunk))
+
+
+def check_space(source: Source, folder: Path, needed: int) -> None:
+    """Raise StorageError rather than fill the disk."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        msg = f"{source.name}: expected {needed} bytes free in {folder}, found {free}; free some or move the results"
+        raise StorageError(msg)
+
+
+def progress(size: int | None) -> "tqdm[Any]":
+    """Return a bar that shows on a terminal only."""
+    from tqdm import tqdm
+
+    return tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=not sys.stderr.isatty())
+
+
+if __name__ == "__main__":
+    step.main(__file__, __doc__, load)

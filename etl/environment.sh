@@ -1,0 +1,73 @@
+# Sourced by the scripts in the project's root: make_environment LOCK makes or renews .venv, and sets PYTHON.
+# shellcheck shell=sh
+
+# The exit codes of README.md that a shell script can meet.
+# shellcheck disable=SC2034 # the scripts that source this use them too
+EX_USAGE=64 EX_OSERR=71 EX_TEMPFAIL=75 EX_CONFIG=78
+
+fail() { # CODE MESSAGE
+    printf '%s: %s\n' "$(basename "$0")" "$2" >&2
+    exit "$1"
+}
+
+is_recent() { # PYTHON
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+find_python() {
+    for name in python3 python3.13 python3.12 python3.11; do
+        if is_recent "$name"; then
+            command -v "$name"
+            return
+        fi
+    done
+    fail $EX_CONFIG "expected Python 3.11 or newer as python3, found $(python3 --version 2>&1 || echo none); install one, or name it in ETL_PYTHON"
+}
+
+install_pins() { # LOCK
+    if command -v uv >/dev/null; then
+        uv pip install --quiet --compile-bytecode --python "$ROOT/.venv" -r "$1"
+    else
+        "$ROOT/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --retries 2 -r "$1"
+    fi
+}
+
+is_installed() { # LOCK
+    [ -x "$PYTHON" ] && cmp -s "$1" "$ROOT/.venv/installed-$(basename "$1")"
+}
+
+make_environment() { # LOCK
+    PYTHON=$ROOT/.venv/bin/python
+    if is_installed "$1"; then
+        return
+    fi
+    base=$(find_python) || exit
+    # The lock is on this shell's descriptor: a run started at the same moment waits for the one environment.
+    exec 9>"$ROOT/.venv.lock"
+    "$base" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
+    if ! is_installed "$1"; then
+        echo "$(basename "$0"): installing $(basename "$1") into .venv, about a minute the first time" >&2
+        build_environment "$1"
+        cp "$1" "$ROOT/.venv/installed-$(basename "$1")"
+    fi
+    exec 9>&-
+}
+
+build_environment() { # LOCK
+    report=$ROOT/.venv.log
+    if ! is_recent "$PYTHON"; then
+        rm -rf "$ROOT/.venv"
+        if command -v uv >/dev/null; then
+            uv venv --quiet --python "$base" "$ROOT/.venv" >"$report" 2>&1 ||
+                fail $EX_OSERR "uv could not make .venv; $report says why"
+        else
+            "$base" -c 'import ensurepip, venv' 2>/dev/null ||
+                fail $EX_CONFIG "$base has no venv module; install it (Debian, Ubuntu: apt install python3-venv), or install uv"
+            "$base" -m venv "$ROOT/.venv" >"$report" 2>&1 ||
+                fail $EX_OSERR "$base could not make .venv; $report says why"
+        fi
+    fi
+    install_pins "$1" >"$report" 2>&1 ||
+        fail $EX_TEMPFAIL "the packages could not be installed: no package index reached, or it lacks one; $report says which"
+    rm -f "$report"
+}

@@ -1,0 +1,123 @@
+"""The table: its columns, B and M, what counts as missing, and which rows are test rows."""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from steplib.csvfile import LEAST_COLUMNS, Row
+from steplib.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    Part = tuple[pd.Series[str], pd.DataFrame, pd.Series[int]]
+
+ID, TARGET = "id", "target"
+TARGET_CODES = {"B": 0, "M": 1}
+MISSING = {"", "na", "nan", "null", "?"}
+TEST_FRACTION = 0.2
+SPLIT = f"test rows: sha256 of the id, as a fraction of its range, below {TEST_FRACTION}"
+
+# Ten measurements of the cell nuclei, each as mean, standard error and worst: the standard names of the WDBC data.
+WDBC_FEATURES = [
+    f"{measurement}_{kind}"
+    for kind in ("mean", "se", "worst")
+    for measurement in (
+        *("radius", "texture", "perimeter", "area", "smoothness"),
+        *("compactness", "concavity", "concave_points", "symmetry", "fractal_dimension"),
+    )
+]
+
+
+class Columns(NamedTuple):
+    """The names of the source's columns (id, diagnosis, features), and whether its first row holds them."""
+
+    names: list[str]
+    has_header: bool
+
+
+def find_columns(first_rows: list[Row]) -> Columns:
+    """Tell from the first two rows what the columns are. Raises DataError if there is no row of data."""
+    if not first_rows:
+        raise DataError("expected rows of data, found an empty file")
+    cells = [cell.strip() for cell in first_rows[0][1]]
+    if len(cells) < LEAST_COLUMNS:
+        raise DataError(f"expected record id, diagnosis and at least one feature, found {len(cells)} column(s)")
+    if not is_header(cells):
+        count = len(cells) - 2
+        features = WDBC_FEATURES if count == len(WDBC_FEATURES) else [f"feature_{i}" for i in range(1, count + 1)]
+        return Columns(["id", "diagnosis", *features], has_header=False)
+    if len(first_rows) == 1:
+        raise DataError("expected rows of data, found a header line alone")
+    if not cells[-1] and len(first_rows[1][1]) == len(cells) - 1:
+        # Kaggle's data.csv ends its header with a comma that the rows do not have.
+        cells.pop()
+    names = [name or f"column_{number}" for number, name in enumerate(cells, start=1)]
+    check_names(names)
+    return Columns(names, has_header=True)
+
+
+def is_header(cells: list[str]) -> bool:
+    """Tell a header from data: it has no B or M in column 2, and names, not numbers, from column 3 on."""
+    features = [cell for cell in cells[2:] if cell.lower() not in MISSING]
+    return cells[1] not in TARGET_CODES and bool(features) and not any(map(clean_number, features))
+
+
+def check_names(names: list[str]) -> None:
+    """Raise DataError for a column name that stands twice, or is one that clear_data.csv gives to columns 1 and 2."""
+    for place, of in (("the header line", names), ("the header of clear_data.csv", [ID, TARGET, *names[2:]])):
+        first = {name: number for number, name in reversed(list(enumerate(of, start=1)))}
+        for number, name in enumerate(of, start=1):
+            if first[name] != number:
+                msg = f"line 1: expected a name of its own for each column in {place}, found columns"
+                raise DataError(f"{msg} {first[name]} and {number} with the same; rename one")
+
+
+def clean_number(text: str) -> str | None:
+    """Return a number's shortest text that reads back to the very same float, None for what is no finite number."""
+    # float() would take digits of other scripts and 1_000 as well.
+    if not text.isascii() or "_" in text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return repr(number) if math.isfinite(number) else None
+
+
+def is_test(record_id: str) -> bool:
+    """Tell whether a record is held out.
+
+    The id alone decides, so a record stays on its side at every retraining, in any batch and on any machine
+    (the stable-hash split of Géron, Hands-On Machine Learning, chapter 2).
+    """
+    digest = hashlib.sha256(record_id.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < TEST_FRACTION * 2**64
+
+
+def read_clear_data(path: Path) -> "pd.DataFrame":
+    """Read `clear_data.csv`: id as text, target as 0 or 1, features as the very floats that were written."""
+    import pandas as pd
+
+    # An id may read NA: only an empty feature is missing.
+    features = [str(name) for name in pd.read_csv(path, nrows=0).columns[2:]]
+    return pd.read_csv(
+        path,
+        dtype={ID: "str", TARGET: "int8"} | dict.fromkeys(features, "float64"),
+        keep_default_na=False,
+        na_values={name: [""] for name in features},
+        float_precision="round_trip",
+    )
+
+
+def split(data: "pd.DataFrame") -> "tuple[Part, Part]":
+    """Return the training rows and the test rows, each as id, features and target."""
+    import numpy as np
+
+    is_test_row = np.array([is_test(record_id) for record_id in data[ID]])
+    return _part(data[~is_test_row]), _part(data[is_test_row])
+
+
+def _part(rows: "pd.DataFrame") -> "Part":
+    return rows[ID], rows.drop(columns=[ID, TARGET]), rows[TARGET]

@@ -1,0 +1,168 @@
+"""One run: its stamp, its log, its folder, its artifacts."""
+
+import fcntl
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from steplib import manifest as manifests
+from steplib.errors import DataError, UnreachableError, UsageError
+from steplib.settings import ROOT
+
+# Either may be a link to a larger disk.
+LOGS = (ROOT / "logs").resolve()
+RESULTS = (ROOT / "results").resolve()
+RUNS = RESULTS / "runs"
+STAMP_FORMAT = "%Y_%m_%d_%H_%M_%S"
+LOG_NAME = re.compile(r"log_(\d{4}(?:_\d\d){5})\.log", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run is named by its log's stamp; everything that it makes lies in its folder."""
+
+    stamp: str
+
+    @property
+    def log(self) -> Path:
+        """The log that all steps append to."""
+        return LOGS / f"log_{self.stamp}.log"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the artifacts and the manifest."""
+        return RUNS / self.stamp
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of this run; the lock goes with the process, however it ends."""
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                msg = f"run {self.stamp}: expected to work on it alone, found another process; try again later"
+                raise UnreachableError(msg) from error
+            yield
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Give the path to write an artifact to; it gets its name when it is whole and on the disk, or never."""
+        part = self.folder / f".{name}.part"
+        try:
+            yield part
+            _sync(part)
+            part.replace(self.folder / name)
+            _sync(self.folder)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+    def input(self, name: str) -> Path:
+        """Return the path of an earlier step's artifact, if its bytes are those that were recorded.
+
+        Raises UsageError if no step has made it, DataError if it is gone or another.
+        """
+        path = self.folder / name
+        self._check(name, manifests.sha256(path) if path.is_file() else None)
+        return path
+
+    def input_bytes(self, name: str) -> bytes:
+        """Return an artifact's checked bytes: what is unpickled is what was hashed, whatever happens to the file."""
+        path = self.folder / name
+        content = path.read_bytes() if path.is_file() else None
+        self._check(name, None if content is None else hashlib.sha256(content).hexdigest())
+        return content or b""
+
+    def _check(self, name: str, found: str | None) -> None:
+        record = manifests.read_manifest(self.folder)["artifacts"].get(name)
+        if record is None:
+            msg = f"{name}: expected it from the step before, found that no step of this run has made it"
+            raise UsageError(f"{msg}; run {', '.join(manifests.STEPS)} in this order")
+        if found != record["sha256"]:
+            state = "no file" if found is None else "other content (sha256 differs)"
+            msg = f"{self.folder / name}: expected what {record['step']} recorded in {manifests.NAME}, found {state}"
+            raise DataError(f"{msg}; run etl/{record['step']}.py for this run again")
+
+    def begin(self, step: str) -> None:
+        """Record that a step is at work."""
+        manifest = manifests.read_manifest(self.folder)
+        manifests.note_start(manifest, step)
+        self.write_manifest(manifest)
+
+    def finish(self, step: str, exit_code: int, seconds: float, facts: Mapping[str, Any]) -> None:
+        """Record how a step ended, and what it made: `artifacts` in the facts maps names to rows, or None."""
+        manifest = manifests.read_manifest(self.folder)
+        told = dict(facts)
+        for name, rows in told.pop("artifacts", {}).items():
+            manifests.note_artifact(manifest, step, self.folder / name, rows)
+        for name, rows in told.pop("rows_read", {}).items():
+            manifest["artifacts"][name]["rows"] = rows
+        manifests.note_end(manifest, step, exit_code, seconds, told)
+        self.write_manifest(manifest)
+
+    def write_manifest(self, manifest: manifests.Manifest) -> None:
+        """Replace the manifest as a whole."""
+        with self.writing(manifests.NAME) as part:
+            part.write_text(manifests.as_text(manifest), encoding="utf-8")
+
+
+def start_run(run_id: str | None) -> Run:
+    """Claim the present second as a new run's stamp: making the folder is what only one process can do.
+
+    A second that is taken already is waited out, so that the stamp stays the true time of the start.
+    """
+    LOGS.mkdir(exist_ok=True)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    while True:
+        # Local time: the log's name and its lines are read by people.
+        run = Run(datetime.now().strftime(STAMP_FORMAT))  # noqa: DTZ005 - see above
+        if not run.log.exists() and _make(run.folder):
+            run.write_manifest(manifests.new_manifest(run.stamp, run_id))
+            run.log.touch()
+            return run
+        time.sleep(1 - time.time() % 1)
+
+
+def find_run(run_id: str) -> Run | None:
+    """Return the run that was started under an orchestrator's name for it."""
+    for folder in RUNS.glob("[!.]*"):
+        if manifests.read_quietly(folder)["run_id"] == run_id:
+            return Run(folder.name)
+    return None
+
+
+def run_of_log(text: str) -> Run:
+    """Return the run whose log a path names. Raises UsageError for anything but an existing log of this project."""
+    path = Path(text)
+    name = LOG_NAME.fullmatch(path.name)
+    if not name or path.resolve().parent != LOGS or not path.is_file():
+        msg = f"LOG: expected the path of a run's log, {LOGS}/log_YYYY_mm_dd_HH_MM_SS.log, found"
+        raise UsageError(f"{msg} {'no such file' if name else repr(text[:200])}; take the path from the step before")
+    run = Run(name[1])
+    if not run.folder.is_dir():
+        raise UsageError(f"LOG: expected the log of a run that is kept, found no {run.folder}; start a new run")
+    return run
+
+
+def _make(folder: Path) -> bool:
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _sync(path: Path) -> None:
+    """Have the disk take a file's bytes, or a folder's names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,109 @@
+"""What the environment and `.env` may say, typed and checked. Every setting is read here and nowhere else."""
+
+import io
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from steplib.errors import SettingError
+
+ROOT = Path(__file__).resolve().parents[2]
+ENV_FILE = ROOT / ".env"
+
+DEFAULTS = {
+    "DATA_URL": "data/wdbc.csv",
+    "DATA_TIMEOUT": "30",
+    "KEEP_RUNS": "10",
+    "RETRY_DELAY": "5",
+}
+LONGEST_WAIT = 86_400
+
+
+class Value(NamedTuple):
+    """A setting as it was written, and where."""
+
+    name: str
+    text: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a run; times in seconds."""
+
+    data_url: str
+    data_base: Path
+    data_timeout: float
+    keep_runs: int
+    retry_delay: float
+
+
+def read_settings() -> Settings:
+    """Read every setting: the environment first, then `.env` in the project's root, then the default.
+
+    A relative path in DATA_URL starts from the working directory if the environment names it, else from the root.
+    Raises SettingError for a value that cannot be used.
+    """
+    in_file = _read_env_file()
+    values = {name: _find(name, in_file) for name in DEFAULTS}
+    data_url = values["DATA_URL"]
+    if not data_url.text:
+        raise _wrong(data_url, "an http(s) or file URL or a path (leave the line out for the embedded data)", "nothing")
+    return Settings(
+        data_url=data_url.text,
+        data_base=Path.cwd() if data_url.origin == "the environment" else ROOT,
+        data_timeout=_seconds(values["DATA_TIMEOUT"], least=0.001),
+        keep_runs=_whole_number(values["KEEP_RUNS"], least=1),
+        retry_delay=_seconds(values["RETRY_DELAY"], least=0),
+    )
+
+
+def pipeline_run_id() -> str | None:
+    """Return the name that an orchestrator gave this run, if any: its repeated load step goes on in the same run."""
+    return os.environ.get("PIPELINE_RUN_ID") or None
+
+
+def _find(name: str, in_file: dict[str, str | None]) -> Value:
+    if name in os.environ:
+        return Value(name, os.environ[name].strip(), "the environment")
+    if name in in_file:
+        return Value(name, (in_file[name] or "").strip(), str(ENV_FILE))
+    return Value(name, DEFAULTS[name], "the default")
+
+
+def _read_env_file() -> dict[str, str | None]:
+    """Read `.env`; unlike python-dotenv alone, refuse a line that cannot be read rather than pass over it."""
+    if not ENV_FILE.exists():
+        return {}
+    # Only who has the file pays for the import.
+    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
+
+    try:
+        text = ENV_FILE.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{ENV_FILE}: expected a readable UTF-8 text file, found {type(error).__name__}; correct or remove it"
+        raise SettingError(msg) from error
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:
+            msg = f"{ENV_FILE}, line {binding.original.line}: expected NAME=value; correct or remove the line"
+            raise SettingError(msg)
+    return dotenv_values(stream=io.StringIO(text))
+
+
+def _whole_number(value: Value, least: int) -> int:
+    if not re.fullmatch("[0-9]{1,9}", value.text) or int(value.text) < least:
+        raise _wrong(value, f"a whole number from {least}", repr(value.text[:40]))
+    return int(value.text)
+
+
+def _seconds(value: Value, least: float) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value.text) or not least <= float(value.text) <= LONGEST_WAIT:
+        raise _wrong(value, f"seconds, a number from {least} to {LONGEST_WAIT}", repr(value.text[:40]))
+    return float(value.text)
+
+
+def _wrong(value: Value, expected: str, found: str) -> SettingError:
+    return SettingError(f"{value.name} (set by {value.origin}): expected {expected}, found {found}")

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Run the whole pipeline: load, transform, train, evaluate. README.md says what comes out and what the settings are.
+# On first use makes .venv from requirements-etl.txt; with ETL_PYTHON set, uses that interpreter and installs nothing.
+set -eu
+
+ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+. "$ROOT/etl/environment.sh"
+
+[ $# -eq 0 ] || fail $EX_USAGE "expected no arguments, found $#; settings come from the environment or .env"
+
+choose_python() {
+    if [ -z "${ETL_PYTHON-}" ] && [ -f "$ROOT/.env" ]; then
+        ETL_PYTHON=$(sed -n "s/^ *\(export \)\{0,1\} *ETL_PYTHON *= *[\"']\{0,1\}\([^\"'#]*[^\"'# ]\).*/\2/p" "$ROOT/.env")
+    fi
+    if [ -z "${ETL_PYTHON-}" ]; then
+        make_environment "$ROOT/requirements-etl.txt"
+    else
+        PYTHON=$ETL_PYTHON
+        is_recent "$PYTHON" || fail $EX_CONFIG "ETL_PYTHON: expected Python 3.11 or newer, found none at $PYTHON"
+    fi
+}
+
+# Try the load step again, twice and after growing pauses, if the source could not be reached.
+load() {
+    for tries_left in 2 1 0; do
+        code=0
+        LOG_FILE=$("$PYTHON" "$ROOT/etl/data_loader.py") || code=$?
+        if [ $code -ne $EX_TEMPFAIL ] || [ $tries_left -eq 0 ]; then
+            return $code
+        fi
+        pause=$(PYTHONPATH="$ROOT/etl" "$PYTHON" -c "from steplib.settings import read_settings
+print(f'{read_settings().retry_delay * 3 ** (2 - $tries_left):g}')")
+        echo "$(basename "$0"): the load step is tried again in $pause s" >&2
+        sleep "$pause"
+    done
+}
+
+show_results() {
+    stamp=${LOG_FILE##*/log_}
+    results=$ROOT/results/runs/${stamp%.log}
+    echo "Results: $results"
+    echo "Log:     $LOG_FILE"
+    sed -n '2,5s/[",]//gp' "$results/evaluation.json"
+}
+
+choose_python
+# One name for the run, so that a repeated load step goes on in the same log and folder.
+PIPELINE_RUN_ID=${PIPELINE_RUN_ID:-$(uname -n)-$$-$(date +%s)}
+export PIPELINE_RUN_ID
+load || exit
+for step in transform train evaluate; do
+    LOG_FILE=$("$PYTHON" "$ROOT/etl/$step.py" "$LOG_FILE") || exit
+done
+show_results
