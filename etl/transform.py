@@ -49,66 +49,81 @@ class Fault(NamedTuple):
 
 @dataclass
 class Summary:
-    """What was written; `classes` counts rows by (is a test row, target)."""
+    """What was read and written; `classes` counts rows by (is a test row, target)."""
 
+    columns: Columns
     rows_read: int = 0
     rows: int = 0
-    features_with_values: set[int] = field(default_factory=set)
+    with_values: set[int] = field(default_factory=set)
     classes: Counter[tuple[bool, int]] = field(default_factory=Counter)
+
+    @property
+    def duplicates(self) -> int:
+        """How many rows stand in the source before as well."""
+        return self.rows_read - self.rows
+
+    @property
+    def empty(self) -> list[int]:
+        """The places of the features without any value."""
+        return [i for i in range(len(self.columns.features)) if i not in self.with_values]
 
 
 def transform(run: Run, _settings: Settings, log: logging.Logger) -> dict[str, Any]:
     """Clean raw_data.csv into clear_data.csv."""
-    raw = run.input("raw_data.csv")
-    columns = find_columns(list(islice(read_rows(raw), 2)))
-    names = columns.names[2:]
     with run.writing("clear_data.csv") as clear:
-        summary = clean(raw, columns, clear, set())
-        empty = set(range(len(names))) - summary.features_with_values
-        if empty:
-            # Known only now that all rows are read; so seldom that a second pass costs less than holding the rows.
-            summary = clean(raw, columns, clear, empty)
-    check_classes(summary.classes)
-    dropped = [names[i] for i in sorted(empty)]
-    duplicates = summary.rows_read - summary.rows
-    log.info("raw_data.csv: %d rows, header: %s", summary.rows_read, "yes" if columns.has_header else "no")
-    if duplicates:
-        log.warning("%d exact duplicate rows dropped", duplicates)
+        summary = clean_file(run.input("raw_data.csv"), clear)
+    features = summary.columns.features
+    dropped = [features[i] for i in summary.empty]
+    log.info("raw_data.csv: %d rows, header: %s", summary.rows_read, "yes" if summary.columns.has_header else "no")
+    if summary.duplicates:
+        log.warning("%d exact duplicate rows dropped", summary.duplicates)
     if dropped:
         log.warning("features without any value dropped: %s", ", ".join(dropped))
-    log.info("clear_data.csv: %d rows, %d features", summary.rows, len(names) - len(dropped))
+    log.info("clear_data.csv: %d rows, %d features", summary.rows, len(features) - len(dropped))
     return {
-        "duplicates_dropped": duplicates,
+        "duplicates_dropped": summary.duplicates,
         "features_dropped": dropped,
         "rows_read": {"raw_data.csv": summary.rows_read},
         "artifacts": {"clear_data.csv": summary.rows},
     }
 
 
-def clean(raw: Path, columns: Columns, clear: Path, empty: Collection[int]) -> Summary:
-    """Write the clean rows without the features at the places `empty`, a row at a time."""
-    summary = Summary()
-    kept = [i for i in range(len(columns.names) - 2) if i not in empty]
-    if not kept:
+def clean_file(raw: Path, clear: Path) -> Summary:
+    """Write the clean rows of a file to another. Raises DataError for whatever the step refuses."""
+    columns = find_columns(list(islice(read_rows(raw), 2)))
+    summary = write_clean(raw, columns, clear, leave_out=[])
+    if len(summary.empty) == len(columns.features):
         raise DataError("expected at least one feature with values, found none; check the source")
+    if summary.empty:
+        # Known only now that all rows are read; so seldom that a second pass costs less than holding the rows.
+        write_clean(raw, columns, clear, leave_out=summary.empty)
+    check_classes(summary.classes)
+    return summary
+
+
+def write_clean(raw: Path, columns: Columns, clear: Path, leave_out: Collection[int]) -> Summary:
+    """Write the clean rows without some features, a row at a time."""
+    summary = Summary(columns)
+    kept = [i for i in range(len(columns.features)) if i not in leave_out]
     with clear.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
-        out.writerow([ID, TARGET, *(columns.names[2 + i] for i in kept)])
-        for record in unique(records(read_rows(raw), columns, summary)):
+        out.writerow([ID, TARGET, *(columns.features[i] for i in kept)])
+        for record in unique(records(read_rows(raw), summary)):
             out.writerow([record.id, record.target, *(record.values[i] for i in kept)])
             summary.rows += 1
             summary.classes[is_test(record.id), record.target] += 1
     return summary
 
 
-def records(rows: Iterable[Row], columns: Columns, summary: Summary) -> Iterator[Record]:
+def records(rows: Iterable[Row], summary: Summary) -> Iterator[Record]:
     """Yield the rows as records. Raises DataError with the first faults of the file."""
+    columns = summary.columns
     faults: list[Fault] = []
     for line, cells in islice(rows, int(columns.has_header), None):
         summary.rows_read += 1
         if len(cells) == len(columns.names):
             record, found = parse(line, cells)
-            summary.features_with_values.update(i for i, value in enumerate(record.values) if value)
+            summary.with_values.update(i for i, value in enumerate(record.values) if value)
         else:
             found = [Fault(line, 0, f"{len(cells)} columns, expected {len(columns.names)}")]
         faults += found

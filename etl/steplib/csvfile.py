@@ -1,5 +1,6 @@
 """What is a CSV and what is not; its rows with the file's own line numbers."""
 
+import codecs
 import csv
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ Row = tuple[int, list[str]]
 
 def check_head(head: bytes) -> None:
     """Refuse what is no comma-separated UTF-8 text, by its first HEAD_BYTES. Raises DataError, quoting nothing."""
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if not text:
         raise _not_csv("an empty file")
     for signature, kind in SIGNATURES.items():
@@ -46,6 +47,8 @@ def check_head(head: bytes) -> None:
     if b"\0" in head:
         raise _not_csv("binary data or UTF-16 text")
     first_line = text.splitlines()[0]
+    if len(first_line) >= HEAD_BYTES:
+        raise _not_csv("a first line of more than a mebibyte")
     try:
         line = first_line.decode()
     except UnicodeDecodeError:
@@ -84,7 +87,9 @@ def read_rows(path: Path) -> Iterator[Row]:
                     yield line, cells
                 line = rows.line_num + 1
         except csv.Error:
-            msg = f"line {line}: expected fields in whole double quotes or none, found a broken or unclosed quote"
+            msg = (
+                f"line {line}: expected each field in whole quotes or none, found a broken or open one, or one too long"
+            )
             raise DataError(f"{msg}; correct the line at the source") from None
         except UnicodeDecodeError:
             msg = f"line {_first_undecodable_line(path)}: expected UTF-8, found another encoding"

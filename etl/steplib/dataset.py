@@ -36,6 +36,11 @@ class Columns(NamedTuple):
     names: list[str]
     has_header: bool
 
+    @property
+    def features(self) -> list[str]:
+        """The names from column 3 on."""
+        return self.names[2:]
+
 
 def find_columns(first_rows: list[Row]) -> Columns:
     """Tell from the first two rows what the columns are. Raises DataError if there is no row of data."""

@@ -1,0 +1,65 @@
+"""What the environment and .env may say."""
+
+from pathlib import Path
+
+import pytest
+from steplib import settings
+from steplib.errors import SettingError
+from steplib.settings import read_settings
+
+
+@pytest.fixture(autouse=True)
+def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let every test have a .env of its own and none of the machine's settings."""
+    for name in settings.DEFAULTS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
+    return tmp_path / ".env"
+
+
+def test_defaults() -> None:
+    """Without any setting the embedded data is the source."""
+    found = read_settings()
+
+    assert (found.data_url, found.data_base) == ("data/wdbc.csv", settings.ROOT)
+    assert (found.data_timeout, found.keep_runs, found.retry_delay) == (30, 10, 5)
+
+
+def test_environment_wins_over_file(env_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The environment comes first; a path given there starts from the working directory."""
+    env_file.write_text("\ufeffDATA_URL='from file.csv'\nexport KEEP_RUNS = 3 # few\n", encoding="utf-8")
+    assert (read_settings().data_url, read_settings().data_base) == ("from file.csv", settings.ROOT)
+    assert read_settings().keep_runs == 3
+
+    monkeypatch.setenv("DATA_URL", "from environment.csv")
+    monkeypatch.chdir(tmp_path)
+    assert (read_settings().data_url, read_settings().data_base) == ("from environment.csv", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("KEEP_RUNS", value) for value in ("", "0", "-1", "ten", "1.5", "１")),
+        *(("DATA_TIMEOUT", value) for value in ("", "0", "nan", "inf", "1e9", "-3", "x")),
+        *(("RETRY_DELAY", value) for value in ("", "-1", "soon", "99999999")),
+        *(("DATA_URL", value) for value in ("", "  ")),
+    ],
+)
+def test_wrong_value_names_variable_and_origin(
+    name: str, value: str, env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value that cannot be used is told with its name, what it may be and where it was set."""
+    env_file.write_text(f"{name}='{value}'\n", encoding="utf-8")
+    with pytest.raises(SettingError, match=rf"^{name} \(set by .*\.env\): expected .* found"):
+        read_settings()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingError, match=rf"^{name} \(set by the environment\): expected .* found"):
+        read_settings()
+
+
+@pytest.mark.parametrize("content", [b"DATA_URL='unclosed\n", b"\xff\xfe", b"KEEP_RUNS='3' x\n"])
+def test_unreadable_line_is_no_default(env_file: Path, content: bytes) -> None:
+    """A .env that cannot be read is an error, not a run on the embedded data."""
+    env_file.write_bytes(content)
+    with pytest.raises(SettingError, match=r"\.env"):
+        read_settings()

@@ -1,0 +1,345 @@
+"""Each script as a user runs it: stdout, exit code, log lines."""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import joblib
+import pandas as pd
+import pytest
+from conftest import STEPS, Project, wdbc_rows
+from sklearn import metrics
+
+LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\]\[(INFO|WARNING|ERROR)\]\[(\w+)\]: \[([A-Z_]+)\]: .+")
+SECRET = "Zq7Secret"
+
+WriteCsv = Callable[[str | bytes], str]
+
+
+def test_chain_on_embedded_data(project: Project, tmp_path: Path) -> None:
+    """Four scripts, from any directory, hand on one log, and give results that fit each other."""
+    log = ""
+    for name in STEPS:
+        done = project.step(name, *([log] if log else []), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert re.fullmatch(r".*/logs/log_\d{4}(_\d\d){5}\.log\n", done.stdout)
+        log = log or done.stdout.strip()
+        assert done.stdout == log + "\n"
+
+    lines = Path(log).read_text(encoding="utf-8").splitlines()
+    told = [LINE.fullmatch(line) for line in lines]
+    assert all(told)
+    assert [match[2] for match in told if match and match[0].endswith("started")] == list(STEPS)
+    assert all(match[3] == match[2].upper() for match in told if match)
+    results = project.root / "results"
+    assert (results / "raw_data.csv").read_bytes() == (project.root / "data" / "wdbc.csv").read_bytes()
+    predictions = pd.read_csv(results / "predictions.csv")
+    told_metrics = json.loads((results / "evaluation.json").read_bytes())
+    assert list(told_metrics)[:4] == ["accuracy", "precision", "recall", "f1_score"]
+    y_true, y_pred, probability = predictions["y_true"], predictions["y_pred"], predictions["probability"]
+    assert told_metrics["accuracy"] == metrics.accuracy_score(y_true, y_pred) >= 0.95
+    assert told_metrics["precision"] == metrics.precision_score(y_true, y_pred)
+    assert told_metrics["recall"] == metrics.recall_score(y_true, y_pred)
+    assert told_metrics["f1_score"] == metrics.f1_score(y_true, y_pred)
+    assert told_metrics["roc_auc"] == metrics.roc_auc_score(y_true, probability)
+    clear = pd.read_csv(results / "clear_data.csv")
+    held_out = clear[clear["id"].isin(predictions["id"])]
+    assert (told_metrics["train_rows"], told_metrics["test_rows"]) == (569 - len(held_out), len(held_out))
+    model = joblib.load(results / "model.pkl")
+    assert (model.predict(held_out.drop(columns=["id", "target"])) == y_pred).all()
+
+
+def test_model_loads_with_scikit_learn_alone(project: Project, tmp_path: Path) -> None:
+    """Nothing of this project is needed to load the model."""
+    project.chain()
+    shutil.copy(project.root / "results" / "model.pkl", tmp_path / "model.pkl")
+    code = "import joblib, sys; joblib.load('model.pkl'); sys.exit('steplib' in sys.modules)"
+    done = project.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_same_input_gives_same_bytes(project: Project) -> None:
+    """Two runs on one source differ in nothing but the manifest."""
+    project.chain()
+    first = project.artifacts()
+    project.chain()
+
+    assert len(project.runs()) == 2
+    assert project.artifacts() == first
+    assert set(first) == {"raw_data.csv", "clear_data.csv", "model.pkl", "evaluation.json", "predictions.csv"}
+
+
+def test_manifest_tells_what_was_made_of_what(project: Project) -> None:
+    """The manifest names source, settings, versions, and the hash, size and rows of each artifact."""
+    project.chain()
+    folder = project.root / "results" / "latest"
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+
+    assert list(manifest["steps"]) == list(STEPS)
+    assert {step["outcome"] for step in manifest["steps"].values()} == {"done"}
+    assert manifest["steps"]["data_loader"]["source"] == str(project.root / "data" / "wdbc.csv")
+    assert manifest["steps"]["train"]["packages"]["sklearn"] == "1.9.1"
+    assert {"seed", "split"} <= manifest["steps"]["train"].keys()
+    for name, rows in {"raw_data.csv": 569, "clear_data.csv": 569, "model.pkl": 445, "predictions.csv": 124}.items():
+        record = manifest["artifacts"][name]
+        assert record["rows"] == rows
+        assert record["bytes"] == (folder / name).stat().st_size
+        assert re.fullmatch("[0-9a-f]{64}", record["sha256"])
+
+
+def test_path_is_the_last_line_also_of_stdout_and_stderr_merged(project: Project) -> None:
+    """A library that speaks late, on either stream, does not come after the path, and a print does not reach stdout."""
+    noise = project.root / "noise"
+    noise.mkdir()
+    (noise / "sitecustomize.py").write_text(
+        "import atexit, os, sys\n"
+        "atexit.register(lambda: print('late', file=sys.stderr))\n"
+        "atexit.register(lambda: print('late'))\n"
+        "import csv; real = csv.writer\n"
+        "csv.writer = lambda *a, **k: (print('early'), os.system('echo deep'), real(*a, **k))[2]\n",
+        encoding="utf-8",
+    )
+    log = project.step("data_loader").stdout.strip()
+    script = f'"{sys.executable}" "{project.root}/etl/transform.py" "{log}"'
+    merged = project.run(["sh", "-c", f"{script} 2>&1"], PYTHONPATH=str(noise))
+    alone = project.run(["sh", "-c", f"{script} 2>/dev/null"], PYTHONPATH=str(noise))
+
+    assert merged.returncode == 0
+    assert merged.stdout.splitlines()[-1] == log
+    assert "deep" in merged.stdout
+    assert alone.stdout == log + "\n"
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_path_that_cannot_be_handed_on_is_a_failure(project: Project, redirection: str) -> None:
+    """A step whose caller cannot get the path has not worked."""
+    script = f'"{sys.executable}" "{project.root}/etl/data_loader.py" {redirection}'
+    done = project.run(["sh", "-c", script])
+
+    assert done.returncode == 74
+    assert "stdout: expected" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_help(project: Project, name: str) -> None:
+    """--help says what the step reads, writes and refuses, and starts nothing."""
+    done = project.step(name, "--help")
+
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in ("Reads", "Writes", "Refuses", name, "LOG"))
+    assert done.stderr == ""
+    assert not (project.root / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([[text]] for text in ("", "None", "late warning", "logs/log_2026_01_01_00_00_00.log", "/etc/passwd")),
+        *([["a", "b"]], [["--fast"]], [["../logs/log_x.log; touch pwned"]], [["x" * 5000]]),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("name", ["data_loader", "transform"])
+def test_wrong_argument(project: Project, name: str, arguments: list[list[str]]) -> None:
+    """Anything but the path of one of the project's logs is a usage error of one line."""
+    done = project.step(name, *arguments[0])
+
+    assert done.returncode == 64
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "expected" in done.stderr
+    assert len(done.stderr) < 1000
+
+
+@pytest.mark.parametrize("name", STEPS[1:])
+def test_step_before_its_turn(project: Project, name: str) -> None:
+    """A step without a log, or before the step that it needs, says which comes first."""
+    assert project.step(name).returncode == 64
+    log = project.step("data_loader").stdout.strip()
+    done = project.step("evaluate" if name == "transform" else name, log)
+
+    assert done.returncode == 64
+    assert "in this order" in done.stderr
+
+
+def test_log_named_by_another_path(project: Project) -> None:
+    """A relative path, or one through a link to the project, names the same log."""
+    log = project.step("data_loader").stdout.strip()
+    link = project.root.parent / "linked"
+    link.symlink_to(project.root)
+    relative = project.run([sys.executable, "etl/transform.py", f"logs/{Path(log).name}"])
+    linked = project.run([sys.executable, f"{link}/etl/train.py", f"{link}/logs/{Path(log).name}"])
+
+    assert (relative.stdout, linked.stdout) == (log + "\n", log + "\n")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "no such file.csv",
+        "data",
+        "/dev/zero",
+        "ftp://user:Zq7Secret@host/x.csv?token=Zq7Secret",
+        "file://elsewhere/x.csv",
+        "http://",
+        "http://user:Zq7Secret@[::1/x?Zq7Secret",
+        "http://user:Zq7Secret/x?@127.0.0.1:1/x",
+        "s3://bucket/key",
+    ],
+)
+def test_wrong_source(project: Project, url: str) -> None:
+    """A source that cannot be is a wrong setting, told in one line without user, password and query."""
+    done = project.step("data_loader", DATA_URL=url)
+
+    assert done.returncode == 78
+    assert done.stdout == ""
+    log = next((project.root / "logs").iterdir()).read_text(encoding="utf-8")
+    manifest = (project.runs()[0] / "manifest.json").read_text(encoding="utf-8")
+    assert log.splitlines()[-1] == done.stderr.splitlines()[-1]
+    assert SECRET not in done.stderr + log + manifest
+    assert "Traceback" not in done.stderr + log
+    assert json.loads(manifest)["steps"]["data_loader"]["exit_code"] == 78
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}", "file://localhost{}", "FILE://{}"])
+def test_source_by_path(project: Project, form: str) -> None:
+    """A path and a file URL, also with escaped characters, name a local file."""
+    source = project.root / "моя 1%20.csv"
+    source.write_bytes(b"1,M,2\n")
+    text = str(source).replace("%", "%25").replace(" ", "%20") if "//" in form else str(source)
+
+    assert project.step("data_loader", DATA_URL=form.format(text)).returncode == 0
+    assert project.artifacts()["raw_data.csv"] == b"1,M,2\n"
+
+
+def test_bad_data_stops_without_a_value(project: Project, write_csv: WriteCsv) -> None:
+    """Bad data is exit 65 with the literal text in the log, and no cell in any output."""
+    project.chain()
+    before = project.artifacts()
+    source = write_csv("\n".join([*wdbc_rows(), f"570,{SECRET},{'1,' * 28}{SECRET},1"]))
+    log = project.step("data_loader", DATA_URL=source).stdout.strip()
+    done = project.step("transform", log)
+
+    assert done.returncode == 65
+    assert done.stdout == ""
+    text = Path(log).read_text(encoding="utf-8")
+    assert "[TRANSFORM]: невалидные данные в target: expected B or M; found at line 570, column 2 (diagnosis)" in text
+    assert SECRET not in done.stderr + text
+    assert project.artifacts() == before | {"raw_data.csv": Path(source).read_bytes()}
+    assert (project.root / "results" / "latest").resolve() == project.runs()[0]
+
+
+def test_tampered_artifact_is_refused(project: Project) -> None:
+    """A pickle or a table other than recorded is refused before it is read."""
+    log = project.chain()
+    folder = project.runs()[0]
+    (folder / "model.pkl").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
+    done = project.step("evaluate", log)
+    assert done.returncode == 65
+    assert "model.pkl: expected what train recorded in manifest.json, found other content" in done.stderr
+    assert not list(project.root.rglob("pwned"))
+
+    with (folder / "clear_data.csv").open("a", encoding="utf-8") as file:
+        file.write("x,1\n")
+    assert project.step("train", log).returncode == 65
+    (folder / "raw_data.csv").unlink()
+    assert project.step("transform", log).returncode == 65
+    (folder / "manifest.json").write_text("{", encoding="utf-8")
+    assert project.step("transform", log).returncode == 65
+    assert "Traceback" not in Path(log).read_text(encoding="utf-8")
+
+
+def patched(project: Project, code: str) -> str:
+    """Return a PYTHONPATH on which a library of somebody else's fails as the code says."""
+    folder = project.root / "patch"
+    folder.mkdir(exist_ok=True)
+    hook = (
+        "import sys, builtins\n"
+        "real = builtins.__import__\n"
+        "def hook(name, *a, **k):\n"
+        "    module = real(name, *a, **k)\n"
+        "    done = sys.modules.get('sklearn.linear_model')\n"
+        "    if name.startswith('sklearn') and hasattr(done, 'LogisticRegression'):\n"
+        "        builtins.__import__ = real\n"
+        "        patch(done.LogisticRegression)\n"
+        "    return module\n"
+        "builtins.__import__ = hook\n"
+    )
+    (folder / "sitecustomize.py").write_text(code + hook, encoding="utf-8")
+    return str(folder)
+
+
+def failing_fit(error: str) -> str:
+    """Return a patch by which the fit of scikit-learn fails."""
+    return f"def patch(c):\n    def fit(*a, **k):\n        {error}\n    c.fit = fit\n"
+
+
+def test_out_of_memory_in_training(project: Project) -> None:
+    """MemoryError is logged and ends with 71."""
+    log = project.step("data_loader").stdout.strip()
+    project.step("transform", log)
+    done = project.step("train", log, PYTHONPATH=patched(project, failing_fit("raise MemoryError")))
+
+    assert done.returncode == 71
+    assert done.stdout == ""
+    assert "expected memory" in Path(log).read_text(encoding="utf-8").splitlines()[-1]
+    assert not (project.runs()[0] / "model.pkl").exists()
+
+
+def test_singular_fit_goes_on(project: Project) -> None:
+    """LinAlgError is a warning in the log; the DummyClassifier is evaluated, and named."""
+    log = project.step("data_loader").stdout.strip()
+    project.step("transform", log)
+    singular = failing_fit("import numpy; raise numpy.linalg.LinAlgError('x')")
+    assert project.step("train", log, PYTHONPATH=patched(project, singular)).returncode == 0
+    assert project.step("evaluate", log).returncode == 0
+
+    assert "[WARNING][train]: [TRAIN]: LinAlgError" in Path(log).read_text(encoding="utf-8")
+    evaluation = json.loads(project.artifacts()["evaluation.json"])
+    assert evaluation["classifier"] == "DummyClassifier"
+    assert evaluation["accuracy"] == evaluation["baseline_accuracy"]
+
+
+def test_defect_is_told_without_its_message(project: Project) -> None:
+    """An error that nobody foresaw is exit 70: one line on stderr, the places in the log, its text nowhere."""
+    log = project.step("data_loader").stdout.strip()
+    project.step("transform", log)
+    done = project.step("train", log, PYTHONPATH=patched(project, failing_fit(f"raise ValueError('{SECRET}')")))
+
+    assert done.returncode == 70
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(
+        "a defect of the pipeline: ValueError; the log says where, please report it"
+    )
+    text = Path(log).read_text(encoding="utf-8")
+    assert 'train.py", line' in text
+    assert "model.fit(features, target)" in text
+    assert SECRET not in done.stderr
+
+
+def test_package_that_is_missing(project: Project) -> None:
+    """An interpreter without the packages is a wrong setting, and says so."""
+    log = project.step("data_loader").stdout.strip()
+    project.step("transform", log)
+    done = project.run([sys.executable, "-S", str(project.root / "etl" / "train.py"), log])
+
+    assert done.returncode == 78
+    assert "expected the package joblib, found none" in done.stderr
+
+
+def test_loading_imports_nothing_heavy(project: Project) -> None:
+    """A local file is loaded and cleaned without pandas, numpy, scikit-learn and requests."""
+    heavy = {"pandas", "numpy", "sklearn", "requests", "pyarrow"}
+    log = ""
+    for name in ("data_loader", "transform"):
+        script = [str(project.root / "etl" / f"{name}.py"), *([log] if log else [])]
+        done = project.run([sys.executable, "-X", "importtime", *script])
+        log = done.stdout.strip()
+        imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+        assert "steplib.run" in imported
+        assert not heavy & imported

@@ -1,0 +1,190 @@
+"""Cleaning, on tables of a few rows."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import transform
+from conftest import wdbc_rows
+from steplib.csvfile import check_head
+from steplib.dataset import WDBC_FEATURES, is_test
+from steplib.errors import DataError
+
+# Ids on either side of the split, so that a table of four rows holds both classes on both.
+TEST_IDS = [str(i) for i in range(100) if is_test(str(i))]
+TRAIN_IDS = [str(i) for i in range(100) if not is_test(str(i))]
+HEAD = "id,diagnosis,size,shape\n"
+BODY = f"{TEST_IDS[0]},M,1,2\n{TEST_IDS[1]},B,3,4\n{TRAIN_IDS[0]},M,5,6\n{TRAIN_IDS[1]},B,7,8\n"
+
+Clean = Callable[[str | bytes], list[list[str]]]
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Clean:
+    """Return a cleaner of a file's content that gives back the rows of clear_data.csv."""
+
+    def clean(content: str | bytes) -> list[list[str]]:
+        raw, clear = tmp_path / "raw.csv", tmp_path / "clear.csv"
+        raw.write_bytes(content.encode() if isinstance(content, str) else content)
+        transform.clean_file(raw, clear)
+        with clear.open(encoding="utf-8", newline="") as file:
+            return list(csv.reader(file))
+
+    return clean
+
+
+def test_header_and_no_header(clean: Clean) -> None:
+    """A header gives the features their names; without one they are numbered."""
+    assert clean(HEAD + BODY)[:2] == [["id", "target", "size", "shape"], [TEST_IDS[0], "1", "1.0", "2.0"]]
+    assert clean(BODY)[:2] == [["id", "target", "feature_1", "feature_2"], [TEST_IDS[0], "1", "1.0", "2.0"]]
+
+
+def test_uci_layout(clean: Clean) -> None:
+    """Thirty features without a header are those of the WDBC data."""
+    rows = clean("\n".join(wdbc_rows()))
+
+    assert rows[0] == ["id", "target", *WDBC_FEATURES]
+    assert len(rows) == 570
+    for source, row in zip(wdbc_rows(), rows[1:], strict=True):
+        cells = source.split(",")
+        assert row[:2] == [cells[0], "1" if cells[1] == "M" else "0"]
+        assert [float(cell) for cell in row[2:]] == [float(cell) for cell in cells[2:]]
+
+
+@pytest.mark.parametrize("end", ["", ","])
+def test_kaggle_layout(clean: Clean, end: str) -> None:
+    """A trailing comma in the header makes no feature, whether the rows have it or not."""
+    body = BODY.replace("\n", end + "\n")
+
+    assert clean('"id","diagnosis","size","shape",\n' + body)[0] == ["id", "target", "size", "shape"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        HEAD.replace("\n", "\r\n") + BODY.replace("\n", "\r\n"),
+        b"\xef\xbb\xbf" + (HEAD + BODY).encode(),
+        (HEAD + BODY).rstrip("\n"),
+        HEAD + "\n  \n" + BODY + "\n\n",
+        HEAD + BODY.replace(",M,", ', "M",').replace(",B,", ",  B ,"),
+        HEAD + BODY.replace(",5,", ',"5",').replace(",6\n", ",+6.0e0\n"),
+    ],
+    ids=["crlf", "bom", "no last line end", "blank lines", "blanks around target", "quoted and signed numbers"],
+)
+def test_same_table_written_otherwise(clean: Clean, content: str | bytes) -> None:
+    """Line ends, a BOM, blank lines, blanks and quotes do not change the table."""
+    assert clean(content) == clean(HEAD + BODY)
+
+
+@pytest.mark.parametrize("text", ["", "NA", "NaN", "null", "?", " NA ", "nan"])
+def test_missing_value_stays_missing(clean: Clean, text: str) -> None:
+    """Every way to say missing ends as an empty field."""
+    assert clean(HEAD + BODY.replace(",5,", f",{text},"))[3] == [TRAIN_IDS[0], "1", "", "6.0"]
+
+
+@pytest.mark.parametrize("number", ["0.1", "1e-310", "5e-324", "1.7976931348623157e308", "-0.0", "123456789.123456789"])
+def test_number_reads_back_to_the_same_float(clean: Clean, number: str) -> None:
+    """What is written is the very same float, also at the ends of the range."""
+    assert float(clean(HEAD + BODY.replace(",5,", f",{number},"))[3][2]).hex() == float(number).hex()
+
+
+def test_id_is_text(clean: Clean) -> None:
+    """An id keeps its zeros, commas, quotes, line ends and words."""
+    ids = ["007", 'a,"b"', "NA", "line\nend"]
+    extra = "".join('"' + i.replace('"', '""') + '",B,1,1\n' for i in ids)
+
+    assert [row[0] for row in clean(HEAD + BODY + extra)[5:]] == ids
+
+
+def test_duplicates_and_empty_features_are_left_out(clean: Clean) -> None:
+    """A row that stands twice is written once; a feature without any value is not written."""
+    body = "".join(f"{line},?\n" for line in BODY.splitlines())
+
+    assert clean("id,diagnosis,size,shape,none\n" + body + body) == clean(HEAD + BODY)
+
+
+def test_rows_of_one_id_with_other_values_stay(clean: Clean) -> None:
+    """A second measurement of a record is no duplicate."""
+    assert len(clean(HEAD + BODY + f"{TEST_IDS[0]},M,1,2.5\n")) == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            HEAD + BODY + "9,X,1,2\n",
+            "невалидные данные в target: expected B or M; found at line 6, column 2 (diagnosis)",
+        ),
+        (HEAD + BODY + "9,,1,2\n", "line 6, column 2 (diagnosis): missing"),
+        (HEAD + BODY + "9,m,1,2\n", "line 6, column 2 (diagnosis): another value"),
+        (HEAD + BODY.replace("M", "B"), "невалидные данные в target: expected both B and M, found not one M"),
+        (HEAD + "\n" + BODY + "9,B,SECRET,2\n", "line 7, column 3 (size): no finite number"),
+        (HEAD + BODY + "9,B,1,inf\n", "line 6, column 4 (shape): no finite number"),
+        (HEAD + BODY + "9,B,1,1e999\n", "line 6, column 4 (shape): no finite number"),
+        (HEAD + BODY + "9,B,1,1_0\n", "line 6, column 4 (shape): no finite number"),
+        (HEAD + BODY + "9,B,1,٣\n", "line 6, column 4 (shape): no finite number"),
+        (HEAD + BODY + '9,B,1,"2,5"\n', "line 6, column 4 (shape): no finite number"),
+        ("1,M,SECRET,2\n" + BODY, "line 1, column 3 (feature_1): no finite number"),
+        ("1,X,1,2\n" + BODY, "line 1, column 2 (diagnosis): another value"),
+        (HEAD + BODY + " ,B,1,2\n", "line 6, column 1 (id): no record id"),
+        (HEAD + BODY + "9,B,1\n", "line 6: 3 columns, expected 4"),
+        (HEAD + BODY + "9,B,1,2,3\n", "line 6: 5 columns, expected 4"),
+        (HEAD + BODY + HEAD, "line 6, column 2 (diagnosis)"),
+        (HEAD + '"a\nb",B,1,2\n9,B,1,SECRET\n', "line 4, column 4 (shape)"),
+        (HEAD + BODY + '9,B,"SECRET,2\n', "line 6: expected each field in whole quotes"),
+        (HEAD + BODY + '9,B,"1"SECRET,2\n', "line 6: expected each field in whole quotes"),
+        (HEAD.replace("shape", "size") + BODY, "line 1: expected a name of its own for each column in the header line"),
+        (HEAD.replace("shape", "id") + BODY, "line 1: expected a name of its own"),
+        (HEAD.replace("shape", "target") + BODY, "line 1: expected a name of its own"),
+        (HEAD, "found a header line alone"),
+        ("", "found an empty file"),
+        (f"{TEST_IDS[0]},M,?\n{TEST_IDS[1]},B,?\n", "expected at least one feature with values"),
+        (HEAD + "".join(f"{i},{c},1,2\n" for i, c in zip(TRAIN_IDS[:4], "MBMB", strict=True)), "too few rows"),
+        ((HEAD + BODY).encode() + b"\xff,B,1,2\n", "line 6: expected UTF-8"),
+        (HEAD + BODY + "9,B,1,2\0\n", "line 6: expected text, found a zero byte"),
+    ],
+)
+def test_refusal_names_the_place_and_no_value(clean: Clean, content: str | bytes, told: str) -> None:
+    """Whatever is refused is named by line and column; the value itself never shows."""
+    with pytest.raises(DataError) as refused:
+        clean(content)
+
+    assert told in str(refused.value)
+    assert "SECRET" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_at_most_ten_places_are_told(clean: Clean) -> None:
+    """A file full of faults gives the first ten."""
+    with pytest.raises(DataError) as refused:
+        clean(HEAD + "1,X,1,2\n" * 1000)
+
+    assert str(refused.value).count("line ") == 10
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        (b"", "an empty file"),
+        (b"\xef\xbb\xbf \r\n", "an empty file"),
+        (b"\n <!DOCTYPE html><html>", "HTML"),
+        (b'{"rows": [1, 2, 3]}', "JSON"),
+        (b"[1, 2, 3]", "JSON"),
+        (b"PK\x03\x04rest", "a ZIP archive or an Excel workbook"),
+        (b"\x1f\x8brest", "a gzip archive"),
+        ("id,diagnosis,a\n".encode("utf-16"), "UTF-16"),
+        ("id,diagnosis,a\n".encode("utf-16-le"), "binary data or UTF-16"),
+        ("имя,диагноз,a\n".encode("cp1251"), "another encoding"),
+        (b"1;M;2,5;3,5\n", "semicolons"),
+        (b"1\tM\t2\n", "tabs"),
+        (b"service unavailable\n", "1 column(s)"),
+        (b"1," * (1 << 20), "a first line of more than a mebibyte"),
+    ],
+)
+def test_what_is_no_csv_is_told_by_its_beginning(head: bytes, told: str) -> None:
+    """Anything but comma-separated UTF-8 text is refused by its kind."""
+    with pytest.raises(DataError, match="not a CSV") as refused:
+        check_head(head)
+
+    assert told in str(refused.value)
