@@ -16,7 +16,7 @@ choose_python() {
         make_environment "$ROOT/requirements-etl.txt"
     else
         PYTHON=$ETL_PYTHON
-        is_recent "$PYTHON" || fail $EX_CONFIG "ETL_PYTHON: expected Python 3.11 or newer, found none at $PYTHON"
+        is_recent "$PYTHON" || fail $EX_CONFIG "ETL_PYTHON: expected Python 3.11 or newer, found none at $PYTHON; correct or empty it"
     fi
 }
 

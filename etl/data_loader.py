@@ -25,7 +25,7 @@ from steplib import step
 from steplib.csvfile import HEAD_BYTES, check_head
 from steplib.errors import PipelineError, SettingError, StorageError, UnreachableError
 from steplib.run import Run
-from steplib.settings import Settings
+from steplib.settings import ROOT, Settings
 
 if TYPE_CHECKING:
     import requests
@@ -81,7 +81,8 @@ def open_file(base: Path, text: str) -> Iterator[Source]:
     except PermissionError as error:
         raise SettingError(f"DATA_URL: expected a file that may be read, found {path}; change its rights") from error
     with file:
-        yield Source(str(path), path.stat().st_size, iter(lambda: file.read(CHUNK_BYTES), b""))
+        name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        yield Source(str(name), path.stat().st_size, iter(lambda: file.read(CHUNK_BYTES), b""))
 
 
 @contextmanager

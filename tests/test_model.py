@@ -1,6 +1,7 @@
 """Splitting, fitting and scoring, on tables of a few rows."""
 
 import logging
+from pathlib import Path
 
 import evaluate
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import train
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from steplib.dataset import is_test, split
+from steplib.dataset import is_test, read_clear_data, split
 from steplib.errors import DataError
 
 LOG = logging.getLogger("test")
@@ -114,3 +115,18 @@ def test_model_that_never_says_m_has_precision_zero() -> None:
     predictions = pd.DataFrame({"y_true": [1, 0], "y_pred": [0, 0], "probability": [0.3, 0.3]})
 
     assert evaluate.score(predictions, pd.Series([0, 0, 1]))["precision"] == 0
+
+
+def test_clear_data_reads_back_to_the_same_floats(tmp_path: Path) -> None:
+    """Every float that transform.py writes, of any size, is read as the very same, an empty one as NaN, ids as text."""
+    rng = np.random.default_rng(0)
+    numbers = rng.integers(0, 2**63, 100_000).view("float64")
+    numbers = numbers[np.isfinite(numbers)].tolist()
+    path = tmp_path / "clear_data.csv"
+    rows = [f"NA,0,{number!r},\n" for number in numbers]
+    path.write_text("id,target,f0,f1\n" + "".join([*rows, "007,1,,1.0\n"]), encoding="utf-8")
+    data = read_clear_data(path)
+
+    assert data["f0"].tolist()[:-1] == numbers
+    assert np.isnan(data["f0"].iloc[-1])
+    assert (data["id"].iloc[0], data["id"].iloc[-1]) == ("NA", "007")

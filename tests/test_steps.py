@@ -81,7 +81,7 @@ def test_manifest_tells_what_was_made_of_what(project: Project) -> None:
 
     assert list(manifest["steps"]) == list(STEPS)
     assert {step["outcome"] for step in manifest["steps"].values()} == {"done"}
-    assert manifest["steps"]["data_loader"]["source"] == str(project.root / "data" / "wdbc.csv")
+    assert manifest["steps"]["data_loader"]["source"] == "data/wdbc.csv"
     assert manifest["steps"]["train"]["packages"]["sklearn"] == "1.9.1"
     assert {"seed", "split"} <= manifest["steps"]["train"].keys()
     for name, rows in {"raw_data.csv": 569, "clear_data.csv": 569, "model.pkl": 445, "predictions.csv": 124}.items():

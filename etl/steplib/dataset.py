@@ -112,7 +112,6 @@ def read_clear_data(path: Path) -> "pd.DataFrame":
         dtype={ID: "str", TARGET: "int8"} | dict.fromkeys(features, "float64"),
         keep_default_na=False,
         na_values={name: [""] for name in features},
-        float_precision="round_trip",
     )
 
 

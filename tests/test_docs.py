@@ -1,0 +1,52 @@
+"""What the documents say is what the code does."""
+
+import re
+
+from conftest import ROOT
+from steplib import errors, settings
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
+SHELL = (ROOT / "run_pipeline.sh").read_text(encoding="utf-8")
+NAMES = {*settings.DEFAULTS, "ETL_PYTHON", "PIPELINE_RUN_ID"}
+
+
+def test_every_setting_is_in_the_example_and_the_readme() -> None:
+    """.env.example and README name exactly the settings that are read, with their defaults."""
+    in_example = dict(re.findall(r"^(?:# )?([A-Z_]{5,})=(.*)$", EXAMPLE, re.MULTILINE))
+    in_readme = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, re.MULTILINE))
+
+    assert set(in_example) == set(in_readme) == NAMES
+    for name, default in settings.DEFAULTS.items():
+        assert in_example[name] == default
+        assert in_readme[name] == f"`{default}`"
+    assert "ETL_PYTHON" in SHELL
+    assert "PIPELINE_RUN_ID" in SHELL
+
+
+def test_every_exit_code_is_in_the_readme() -> None:
+    """Each error's exit code has its row in the README."""
+    rows = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.PipelineError)
+    ]
+
+    assert {kind.exit_code for kind in kinds} <= rows
+    assert {0, 64, 65, 70, 71, 74, 75, 78} <= rows
+
+
+def test_every_path_of_the_readme_exists() -> None:
+    """The tree and the links of the README name what is there."""
+    tree = re.search(r"```text\n(etl/.*?)```", README, re.DOTALL)
+    assert tree
+    for line in tree[1].splitlines():
+        folder = ROOT / "etl" if line.startswith(" ") else ROOT
+        assert (folder / line.split()[0]).exists(), line
+    for link in re.findall(r"\]\((?!http|#)(.*?)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_every_file_that_the_pipeline_writes_is_in_the_readme() -> None:
+    """The README says what each result is."""
+    for name in ("raw_data.csv", "clear_data.csv", "model.pkl", "evaluation.json", "predictions.csv", "manifest.json"):
+        assert f"`{name}`" in README

@@ -1,0 +1,257 @@
+"""Runs among each other: at the same second, killed, retried, pruned, on a full disk."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import STEPS, Project, wdbc_rows
+
+ARTIFACT_OF = {
+    "data_loader": "raw_data.csv",
+    "transform": "clear_data.csv",
+    "train": "model.pkl",
+    "evaluate": "evaluation.json",
+}
+
+
+def shown_run(project: Project, name: str) -> Path:
+    """Return the folder of the run that results/<name> shows."""
+    path = (project.root / "results" / name).resolve()
+    return path if path.is_dir() else path.parent
+
+
+def test_eight_runs_at_once(project: Project) -> None:
+    """Runs started in the same second share no stamp, log or folder, and all end well."""
+    with ThreadPoolExecutor(8) as pool:
+        ends = list(pool.map(lambda _: project.pipeline(), range(8)))
+
+    assert [end.returncode for end in ends] == [0] * 8, "".join(end.stderr for end in ends)
+    logs = [path.read_text(encoding="utf-8") for path in (project.root / "logs").iterdir()]
+    assert len(project.runs()) == len(logs) == 8
+    assert all(log.count(": started") == len(STEPS) for log in logs)
+    assert shown_run(project, "latest") == project.runs()[-1]
+    assert {shown_run(project, name) for name in project.artifacts()} == {project.runs()[-1]}
+    metrics = {(run / "evaluation.json").read_bytes() for run in project.runs()}
+    assert len(metrics) == 1
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_kill_in_the_middle_of_a_step(project: Project, name: str) -> None:
+    """Kill -9 leaves earlier results as they were; the killed step goes on in its run, and so does a new run."""
+    project.chain()
+    before = project.artifacts()
+    log = ""
+    for earlier in STEPS[: STEPS.index(name)]:
+        log = project.step(earlier, *([log] if log else [])).stdout.strip()
+    script = [sys.executable, str(project.root / "etl" / f"{name}.py"), *([log] if log else [])]
+    for delay in (0.05, 0.1, 0.5 + random.random()):
+        process = subprocess.Popen(
+            script, env=project.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=project.root
+        )
+        time.sleep(delay)
+        process.kill()
+        out, _ = process.communicate()
+        after = project.artifacts()
+        # Same input, same bytes: whether the kill came too late or not, nothing may have changed.
+        assert after == before, (name, delay, out)
+    if log:
+        assert project.step(name, log).returncode == 0
+    project.chain()
+
+    assert project.artifacts() == before
+    assert shown_run(project, "latest") == project.runs()[-1]
+
+
+def test_stopped_step_says_so(project: Project) -> None:
+    """SIGTERM ends a step with 143, a line in the log and no half file."""
+    log = project.step("data_loader").stdout.strip()
+    project.step("transform", log)
+    process = subprocess.Popen(
+        [sys.executable, str(project.root / "etl" / "train.py"), log],
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    assert "started" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+
+    assert (process.returncode, out) == (143, "")
+    assert err.splitlines()[-1].endswith("stopped by SIGTERM")
+    assert "stopped by SIGTERM" in Path(log).read_text(encoding="utf-8")
+    assert not [path for path in project.runs()[0].iterdir() if path.suffix == ".part"]
+    assert json.loads((project.runs()[0] / "manifest.json").read_bytes())["steps"]["train"]["exit_code"] == 143
+
+
+def test_second_process_in_one_run_is_kept_out(project: Project) -> None:
+    """Two processes never work on one run; the second may try again later."""
+    log = project.step("data_loader").stdout.strip()
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(project.runs()[0] / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        done = project.step("transform", log)
+        holder.kill()
+
+    assert done.returncode == 75
+    assert "found another process" in done.stderr
+    assert project.step("transform", log).returncode == 0
+
+
+def test_repeated_load_step_goes_on_in_its_run(project: Project) -> None:
+    """A load step under the same PIPELINE_RUN_ID, or with the log's path, stays in the log and folder."""
+    first = project.step("data_loader", PIPELINE_RUN_ID="a/b c", DATA_URL="missing.csv")
+    again = project.step("data_loader", PIPELINE_RUN_ID="a/b c")
+    other = project.step("data_loader", PIPELINE_RUN_ID="other")
+    by_path = project.step("data_loader", again.stdout.strip())
+
+    assert [done.returncode for done in (first, again, other, by_path)] == [78, 0, 0, 0]
+    assert again.stdout == by_path.stdout != other.stdout
+    assert len(project.runs()) == 2
+
+
+def test_results_show_the_newest_finished_output(project: Project) -> None:
+    """A run that fails replaces what its own steps finished, and an older run never moves anything back."""
+    old = project.chain()
+    (project.root / "other.csv").write_text("\n".join(wdbc_rows()[:300]), encoding="utf-8")
+    new = project.step("data_loader", DATA_URL="other.csv").stdout.strip()
+    project.step("transform", new)
+    older, newer = project.runs()
+    assert [shown_run(project, name) for name in ("raw_data.csv", "clear_data.csv", "model.pkl", "latest")] == [
+        *(newer, newer, older, older)
+    ]
+
+    for name in STEPS:
+        assert project.step(name, old).returncode == 0
+    assert shown_run(project, "raw_data.csv") == newer
+    assert shown_run(project, "latest") == older
+    for name in ("train", "evaluate"):
+        assert project.step(name, new).returncode == 0
+    assert {shown_run(project, name) for name in (*project.artifacts(), "latest")} == {newer}
+
+
+def test_other_content_of_a_repeated_step_undoes_the_later_ones(project: Project) -> None:
+    """When the source has changed, a repeated load step takes the later steps out of the manifest."""
+    log = project.chain()
+    manifest = project.runs()[0] / "manifest.json"
+    assert project.step("data_loader", log).returncode == 0
+    assert list(json.loads(manifest.read_bytes())["steps"]) == list(STEPS)
+
+    (project.root / "other.csv").write_text("\n".join(wdbc_rows()[:300]), encoding="utf-8")
+    assert project.step("data_loader", log, DATA_URL="other.csv").returncode == 0
+    assert list(json.loads(manifest.read_bytes())["steps"]) == ["data_loader"]
+    assert project.step("evaluate", log).returncode == 64
+
+
+def test_old_runs_are_pruned(project: Project) -> None:
+    """KEEP_RUNS runs stay, with the latest good one and one in progress beyond them; logs stay."""
+    waiting = project.step("data_loader").stdout.strip()
+    project.chain(KEEP_RUNS="2")
+    good = project.runs()[-1]
+    for _ in range(3):
+        assert project.step("data_loader", DATA_URL="missing.csv", KEEP_RUNS="2").returncode == 78
+    runs = project.runs()
+
+    assert len(runs) == 4
+    assert {good, project.root / "results" / "runs" / Path(waiting).stem.removeprefix("log_")} <= set(runs)
+    assert project.step("transform", waiting).returncode == 0
+    assert len(list((project.root / "logs").iterdir())) == 5
+    kept = {run.name for run in runs}
+    gone = next(log for log in (project.root / "logs").iterdir() if log.stem.removeprefix("log_") not in kept)
+    assert "found no" in project.step("transform", str(gone)).stderr
+
+
+def test_keep_one_run(project: Project) -> None:
+    """With KEEP_RUNS=1 exactly the newest whole run is left, and results/ shows it."""
+    for _ in range(3):
+        project.chain(KEEP_RUNS="1")
+
+    assert [shown_run(project, "latest")] == project.runs()
+    assert len(project.artifacts()) == 5
+
+
+def test_results_and_logs_may_be_links(project: Project, tmp_path: Path) -> None:
+    """results/ and logs/ may be links to a larger disk."""
+    for name in ("results", "logs"):
+        (tmp_path / f"big {name}").mkdir()
+        (project.root / name).symlink_to(tmp_path / f"big {name}")
+    for _ in range(2):
+        project.chain(KEEP_RUNS="1")
+
+    assert len(project.runs()) == 1
+    assert len(project.artifacts()) == 5
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_disk_that_takes_no_more(project: Project, name: str, blocks: int) -> None:
+    """A write that the system refuses is exit 74 in one line, and earlier results stay as they were."""
+    project.chain()
+    before = project.artifacts()
+    log = ""
+    for earlier in STEPS[: STEPS.index(name)]:
+        log = project.step(earlier, *([log] if log else [])).stdout.strip()
+    script = f'ulimit -f {blocks}; exec "$ETL_PYTHON" "{project.root}/etl/{name}.py" {log and chr(34) + log + chr(34)}'
+    done = project.run(["sh", "-c", script])
+
+    # The blocks are of 512 bytes; with four, the small artifacts of the last step fit, and only the manifest does not.
+    assert done.returncode == 74, done.stderr
+    assert done.stdout == ""
+    assert "File too large" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert project.artifacts() == before
+    assert not list(project.root.glob("results/runs/*/.*.part"))
+
+
+@pytest.fixture
+def small_disk(project: Project) -> Iterator[Path]:
+    """Mount a file system of 400 kB under the project's results and logs."""
+    disk = project.root / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], check=False)
+    if mounted.returncode and not os.environ.get("CI"):
+        pytest.skip("a small file system cannot be mounted here; it takes root")
+    assert mounted.returncode == 0
+    try:
+        for name in ("results", "logs"):
+            (disk / name).mkdir()
+            (project.root / name).symlink_to(disk / name)
+        yield disk
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_full_disk(project: Project, small_disk: Path) -> None:
+    """A full disk stops a run wherever it strikes; earlier results stay, and runs go on when there is room."""
+    project.chain()
+    before = project.artifacts()
+    latest = shown_run(project, "latest")
+    done = project.pipeline()
+    assert done.returncode == 74
+    assert "Traceback" not in done.stderr
+
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "filler").write_bytes(b"x" * 400_000)
+    done = project.pipeline()
+    assert done.returncode == 74
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert project.artifacts() == before
+    assert shown_run(project, "latest") == latest
+
+    subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
+    project.chain()
+    assert project.artifacts() == before
+    assert shown_run(project, "latest") != latest

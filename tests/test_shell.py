@@ -1,0 +1,118 @@
+"""run_pipeline.sh: what it prints, which interpreter it takes, what it says when it cannot."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Project
+
+
+def fake(folder: Path, name: str, script: str) -> Path:
+    """Write an executable shell script."""
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_success_prints_where_and_what(project: Project) -> None:
+    """Stdout gets the folder, the log and the four metrics; the interpreter named installs nothing."""
+    done = project.run(["sh", "run_pipeline.sh"])
+    lines = done.stdout.splitlines()
+
+    assert done.returncode == 0
+    assert lines[0] == f"Results: {project.runs()[0]}"
+    assert Path(lines[1].split(maxsplit=1)[1]).is_file()
+    assert [line.split(":")[0].strip() for line in lines[2:]] == ["accuracy", "precision", "recall", "f1_score"]
+    assert all(0.9 < float(line.split(":")[1]) <= 1 for line in lines[2:])
+    assert not (project.root / ".venv").exists()
+
+
+def test_step_that_fails_ends_the_pipeline(project: Project) -> None:
+    """The exit code is the step's; later steps do not start."""
+    (project.root / "one class.csv").write_text("1,M,1\n2,M,2\n", encoding="utf-8")
+    done = project.pipeline(DATA_URL="one class.csv")
+
+    assert done.returncode == 65
+    assert done.stdout == ""
+    assert "[train]" not in done.stderr
+
+
+@pytest.mark.parametrize("line", ["ETL_PYTHON={}", "export ETL_PYTHON = '{}'  # ours", 'ETL_PYTHON="{}"'])
+def test_interpreter_named_in_env_file(project: Project, line: str) -> None:
+    """ETL_PYTHON is taken from .env as well, and may hold blanks."""
+    python = fake(
+        project.root / "my python", "python", f'echo used >> "{project.root}/used"; exec "{sys.executable}" "$@"'
+    )
+    (project.root / ".env").write_text(line.format(python) + "\n", encoding="utf-8")
+    done = project.pipeline(ETL_PYTHON="")
+
+    assert done.returncode == 0, done.stderr
+    assert (project.root / "used").exists()
+
+
+@pytest.mark.parametrize("python", ["/nonexistent/python", "false"])
+def test_interpreter_that_is_none(project: Project, python: str) -> None:
+    """An ETL_PYTHON that cannot run is a wrong setting, in one line."""
+    done = project.pipeline(ETL_PYTHON=python)
+
+    assert done.returncode == 78
+    assert done.stderr == (
+        f"run_pipeline.sh: ETL_PYTHON: expected Python 3.11 or newer, found none at {python}; correct or empty it\n"
+    )
+
+
+def path_without_python(project: Project) -> str:
+    """Return a PATH with what the script calls, but no Python and no uv."""
+    tools = project.root / "tools"
+    tools.mkdir()
+    for name in ("sh", "dirname", "basename", "sed", "cmp", "cp", "rm", "date", "uname", "sleep"):
+        found = next(path for folder in os.environ["PATH"].split(":") if (path := Path(folder) / name).exists())
+        (tools / name).symlink_to(found)
+    return str(tools)
+
+
+def test_python_that_is_too_old(project: Project) -> None:
+    """Without a Python of 3.11 or newer: one line that says which was found."""
+    path = path_without_python(project)
+    fake(Path(path), "python3", 'case "$1" in --version) echo "Python 3.9.2" ;; *) exit 1 ;; esac')
+    done = project.pipeline(PATH=path, ETL_PYTHON="")
+
+    assert done.returncode == 78
+    assert done.stdout == ""
+    assert done.stderr.startswith("run_pipeline.sh: expected Python 3.11 or newer as python3, found Python 3.9.2; ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_python_without_venv(project: Project) -> None:
+    """A Python without its venv module: one line that says what to install."""
+    path = path_without_python(project)
+    fake(Path(path), "python3", f'case "$*" in *ensurepip*) exit 1 ;; *) exec "{sys.executable}" "$@" ;; esac')
+    done = project.pipeline(PATH=path, ETL_PYTHON="")
+
+    assert done.returncode == 78
+    assert "has no venv module" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_no_package_index(project: Project) -> None:
+    """Without an index: one line, exit 75, and what pip said in a file; the next run tries again."""
+    path = path_without_python(project)
+    (Path(path) / "python3").symlink_to(os.path.realpath(sys.executable))
+    for _ in range(2):
+        done = project.pipeline(PATH=path, ETL_PYTHON="", PIP_NO_INDEX="1", PIP_CONFIG_FILE=os.devnull)
+        assert done.returncode == 75
+        assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["run_pipeline.sh"] * 2
+        assert "no package index" in done.stderr
+    assert "No matching distribution" in (project.root / ".venv.log").read_text(encoding="utf-8")
+
+
+def test_arguments_are_a_usage_error(project: Project) -> None:
+    """run_pipeline.sh takes no arguments."""
+    done = project.run(["sh", str(project.root / "run_pipeline.sh"), "data.csv"])
+
+    assert done.returncode == 64
+    assert "expected no arguments" in done.stderr
