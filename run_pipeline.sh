@@ -3,14 +3,24 @@
 # On first use makes .venv from requirements-etl.txt; with ETL_PYTHON set, uses that interpreter and installs nothing.
 set -eu
 
-ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+ROOT=$(dirname -- "$(readlink -f -- "$0")")
 . "$ROOT/etl/environment.sh"
 
 [ $# -eq 0 ] || fail $EX_USAGE "expected no arguments, found $#; settings come from the environment or .env"
 
+env_file_value() { # NAME; as python-dotenv reads it: blanks, export, quotes, a comment, CRLF; the last line counts
+    tr -d '\r' <"$ROOT/.env" |
+        sed -n "s/^[^[:alnum:]#]*\(export[[:space:]]\)\{0,1\}[[:space:]]*$1[[:space:]]*=[[:space:]]*//p" |
+        sed -n "s/^[\"']\{0,1\}\([^\"'#]*\).*/\1/; s/[[:space:]]*$//; \$p"
+}
+
 choose_python() {
     if [ -z "${ETL_PYTHON-}" ] && [ -f "$ROOT/.env" ]; then
-        ETL_PYTHON=$(sed -n "s/^ *\(export \)\{0,1\} *ETL_PYTHON *= *[\"']\{0,1\}\([^\"'#]*[^\"'# ]\).*/\2/p" "$ROOT/.env")
+        ETL_PYTHON=$(env_file_value ETL_PYTHON)
+        case $ETL_PYTHON in
+            /* | '') ;;
+            */*) ETL_PYTHON=$ROOT/$ETL_PYTHON ;;
+        esac
     fi
     if [ -z "${ETL_PYTHON-}" ]; then
         make_environment "$ROOT/requirements-etl.txt"
@@ -29,7 +39,7 @@ load() {
             return $code
         fi
         pause=$(PYTHONPATH="$ROOT/etl" "$PYTHON" -c "from steplib.settings import read_settings
-print(f'{read_settings().retry_delay * 3 ** (2 - $tries_left):g}')")
+print(f'{read_settings().retry_delay * 3 ** (2 - $tries_left):g}')") || return
         echo "$(basename "$0"): the load step is tried again in $pause s" >&2
         sleep "$pause"
     done
@@ -43,6 +53,8 @@ show_results() {
     sed -n '2,5s/[",]//gp' "$results/evaluation.json"
 }
 
+# With it set, Python would not find what the scripts share.
+unset PYTHONSAFEPATH
 choose_python
 # One name for the run, so that a repeated load step goes on in the same log and folder.
 PIPELINE_RUN_ID=${PIPELINE_RUN_ID:-$(uname -n)-$$-$(date +%s)}
@@ -51,4 +63,4 @@ load || exit
 for step in transform train evaluate; do
     LOG_FILE=$("$PYTHON" "$ROOT/etl/$step.py" "$LOG_FILE") || exit
 done
-show_results
+show_results || exit $EX_IOERR

@@ -3,7 +3,7 @@
 # On first use makes .venv from requirements.txt.
 set -eu
 
-ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+ROOT=$(dirname -- "$(readlink -f -- "$0")")
 . "$ROOT/etl/environment.sh"
 
 make_environment "$ROOT/requirements.txt"

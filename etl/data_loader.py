@@ -8,6 +8,7 @@ Refuses   with 75 (to be tried again): a source that cannot be reached or breaks
           with 65: what is not a CSV (HTML, JSON, an archive, a spreadsheet, binary data, an empty file).
 """
 
+import errno
 import gzip
 import logging
 import re
@@ -23,7 +24,7 @@ from urllib.parse import unquote
 
 from steplib import step
 from steplib.csvfile import HEAD_BYTES, check_head
-from steplib.errors import PipelineError, SettingError, StorageError, UnreachableError
+from steplib.errors import SettingError, StorageError, UnreachableError
 from steplib.run import Run
 from steplib.settings import ROOT, Settings
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import requests
     from tqdm import tqdm
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = HEAD_BYTES
 STATUS_TO_RETRY = {408, 429, *range(500, 600)}
 
 
@@ -73,13 +74,14 @@ def open_source(settings: Settings) -> AbstractContextManager[Source]:
 def open_file(base: Path, text: str) -> Iterator[Source]:
     """Open a local file; a relative path starts from `base`. Raises SettingError if there is none to be read."""
     path = base / (Path.home() / text[2:] if text.startswith("~/") else text)
-    if not path.is_file():
-        found = "a folder or device" if path.exists() else "nothing"
-        raise SettingError(f"DATA_URL: expected a file at {path}, found {found}; correct the path")
     try:
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, "a folder or device" if path.exists() else "nothing")
         file = path.open("rb")
-    except PermissionError as error:
-        raise SettingError(f"DATA_URL: expected a file that may be read, found {path}; change its rights") from error
+    except OSError as error:
+        # What looks like a path may be a URL gone wrong, with a password in it.
+        msg = f"DATA_URL: expected a file at {redact(text)}, found {error.strerror}; correct the path or its rights"
+        raise SettingError(msg) from error
     with file:
         name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
         yield Source(str(name), path.stat().st_size, iter(lambda: file.read(CHUNK_BYTES), b""))
@@ -90,22 +92,30 @@ def open_http(url: str, timeout: float) -> Iterator[Source]:
     """Open a web address. Raises UnreachableError for what may pass, SettingError for what will not."""
     # Here, so that a local file does not pay for the import.
     import requests
+    from urllib3.exceptions import HTTPError
 
     name = redact(url)
     try:
         # Not packed if the server can help it, so that Content-Length tells the size.
         response = requests.get(url, stream=True, timeout=timeout, headers={"Accept-Encoding": "identity"})
-    except requests.RequestException as error:
-        raise http_fault(name, error) from None
+    except (requests.ConnectionError, requests.Timeout) as error:
+        msg = f"{name}: expected an answer within {timeout:g} s (DATA_TIMEOUT), found none ({type(error).__name__})"
+        raise UnreachableError(f"{msg}; check the server and the network") from None
+    except (OSError, ValueError, HTTPError) as error:
+        # requests' own errors are OSErrors; it lets some of a malformed address through as they are. Their text
+        # quotes the whole URL.
+        msg = f"{name}: expected a web address that works, found {type(error).__name__}"
+        raise SettingError(
+            f"{msg}; correct DATA_URL, where it leads, or the proxy's or certificates' setting"
+        ) from None
     with response:
         if response.status_code != requests.codes.ok:
             kind = UnreachableError if response.status_code in STATUS_TO_RETRY else SettingError
             raise kind(f"{name}: expected HTTP status 200, found {response.status_code}; check DATA_URL and its server")
         length = response.headers.get("Content-Length", "")
-        packed = response.headers.get("Content-Encoding", "") == "gzip"
-        yield Source(
-            name, int(length) if length.isdecimal() and not packed else None, download(name, response, packed=packed)
-        )
+        packed = response.headers.get("Content-Encoding", "").lower() in {"gzip", "x-gzip"}
+        known = re.fullmatch("[0-9]{1,19}", length) and not packed
+        yield Source(name, int(length) if known else None, download(name, response, packed=packed))
 
 
 def download(name: str, response: "requests.Response", *, packed: bool) -> Iterator[bytes]:
@@ -115,41 +125,34 @@ def download(name: str, response: "requests.Response", *, packed: bool) -> Itera
     # Unpacked here, since requests takes a gzip stream that stops short for a whole one.
     response.raw.decode_content = False
     body = gzip.GzipFile(fileobj=response.raw) if packed else response.raw
+    # Without either, the headers themselves may have been cut off: what then follows is no empty file.
+    framed = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
     try:
-        while chunk := body.read(CHUNK_BYTES):
+        chunk = body.read(CHUNK_BYTES)
+        while chunk:
             yield chunk
-    except (HTTPError, OSError, EOFError, zlib.error):
+            framed, chunk = True, body.read(CHUNK_BYTES)
+    except (HTTPError, OSError, ValueError, EOFError, zlib.error):
+        framed = False
+    if not framed:
         msg = f"{name}: expected the whole file, found a transfer that broke off, stalled or was damaged"
-        raise UnreachableError(f"{msg}; check the server and the network") from None
-
-
-def http_fault(name: str, error: "requests.RequestException") -> PipelineError:
-    """Turn a fault of the network into one of ours; its own text is left out, since it quotes the whole URL."""
-    from requests import exceptions as faults
-
-    passing = {
-        faults.SSLError: "a TLS certificate or handshake that does not hold",
-        faults.Timeout: "no answer in time (DATA_TIMEOUT)",
-        faults.ConnectionError: "no connection, or one that was refused, reset or timed out",
-    }
-    for kind, found in passing.items():
-        if isinstance(error, kind):
-            return UnreachableError(f"{name}: expected the whole file, found {found}; check the server and the network")
-    return SettingError(f"{name}: expected a web address, found {type(error).__name__}; correct DATA_URL")
+        raise UnreachableError(f"{msg}; check the server and the network")
 
 
 def redact(url: str) -> str:
     """Return a URL without user, password, query and fragment, also if it is malformed."""
-    return re.split("[?#]", re.sub("//.*@", "//***@", url, flags=re.DOTALL))[0]
+    found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
+    scheme = found[0] if found else ""
+    *hidden, rest = re.split("@|%40", url[len(scheme) :])
+    if re.search("[/?#]", "".join(hidden)):
+        # Where a password ends, or whether it is one, cannot be told.
+        return f"{scheme}***"
+    return f"{scheme}{'***@' if hidden else ''}{re.split('[?#]', rest)[0]}"
 
 
 def store(source: Source, part: Path) -> None:
-    """Write the content, once its beginning is that of a CSV. Memory holds a chunk and the beginning, no more."""
-    head = b""
-    for chunk in source.chunks:
-        head += chunk
-        if len(head) >= HEAD_BYTES:
-            break
+    """Write the content, once its beginning is that of a CSV. Memory holds a chunk, no more."""
+    head = next(source.chunks, b"")
     check_head(head)
     with part.open("wb") as out, progress(source.size) as bar:
         for chunk in chain([head], source.chunks):

@@ -3,7 +3,7 @@
 
 # The exit codes of README.md that a shell script can meet.
 # shellcheck disable=SC2034 # the scripts that source this use them too
-EX_USAGE=64 EX_OSERR=71 EX_TEMPFAIL=75 EX_CONFIG=78
+EX_USAGE=64 EX_OSERR=71 EX_IOERR=74 EX_TEMPFAIL=75 EX_CONFIG=78
 
 fail() { # CODE MESSAGE
     printf '%s: %s\n' "$(basename "$0")" "$2" >&2
@@ -11,7 +11,7 @@ fail() { # CODE MESSAGE
 }
 
 is_recent() { # PYTHON
-    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+    [ "$("$1" -c 'import sys; print(sys.version_info >= (3, 11))' 2>/dev/null)" = True ]
 }
 
 find_python() {
@@ -26,9 +26,12 @@ find_python() {
 
 install_pins() { # LOCK
     if command -v uv >/dev/null; then
-        uv pip install --quiet --compile-bytecode --python "$ROOT/.venv" -r "$1"
+        # The system's certificates: many a hospital's network has its own.
+        UV_NATIVE_TLS=1 uv pip install --quiet --compile-bytecode --python "$ROOT/.venv" -r "$1"
     else
-        "$ROOT/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --retries 2 -r "$1"
+        # Missing if making .venv was cut short, or if uv made it.
+        "$PYTHON" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m ensurepip --default-pip
+        "$PYTHON" -m pip install --quiet --disable-pip-version-check --retries 2 -r "$1"
     fi
 }
 
@@ -67,6 +70,8 @@ build_environment() { # LOCK
                 fail $EX_OSERR "$base could not make .venv; $report says why"
         fi
     fi
+    # Until all is installed, no lock's content is.
+    rm -f "$ROOT"/.venv/installed-*
     install_pins "$1" >"$report" 2>&1 ||
         fail $EX_TEMPFAIL "the packages could not be installed: no package index reached, or it lacks one; $report says which"
     rm -f "$report"

@@ -7,7 +7,6 @@ Refuses   with 65: a model.pkl or clear_data.csv other than the steps before wro
 Afterwards results/latest shows this run.
 """
 
-import io
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -25,12 +24,12 @@ CONFIDENCE = 0.95
 
 def evaluate(run: Run, _settings: Settings, log: logging.Logger) -> dict[str, Any]:
     """Predict the test rows with model.pkl, write the predictions and the metrics."""
-    pickled = run.input_bytes("model.pkl")
-    (_, _, seen), (record_id, features, target) = split(read_clear_data(run.input("clear_data.csv")))
     import joblib
     import pandas as pd
 
-    model = joblib.load(io.BytesIO(pickled))
+    # Before the data, so that scikit-learn's libraries find memory, and it is the data that does not.
+    model = joblib.load(run.input("model.pkl"))
+    (_, _, y_train), (record_id, features, target) = split(read_clear_data(run.input("clear_data.csv")))
     predictions = pd.DataFrame(
         {
             "id": record_id,
@@ -39,27 +38,26 @@ def evaluate(run: Run, _settings: Settings, log: logging.Logger) -> dict[str, An
             "probability": model.predict_proba(features)[:, 1],
         }
     )
-    metrics = score(predictions, seen) | {"classifier": type(model[-1]).__name__}
+    metrics = score(predictions, y_train) | {"classifier": type(model[-1]).__name__}
     with run.writing("predictions.csv") as part:
         predictions.to_csv(part, index=False, lineterminator="\n")
     with run.writing("evaluation.json") as part:
         part.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     for line in summarize(metrics):
         log.info(line)
-    rows = len(predictions)
-    return {"metrics": metrics, "artifacts": {"predictions.csv": rows, "evaluation.json": rows}}
+    return {"metrics": metrics, "artifacts": {"predictions.csv": len(predictions), "evaluation.json": None}}
 
 
-def score(predictions: "pd.DataFrame", seen: "pd.Series[int]") -> dict[str, Any]:
+def score(predictions: "pd.DataFrame", y_train: "pd.Series[int]") -> dict[str, Any]:
     """Return the metrics of the predictions, the four of the contract first.
 
-    `seen` is the target of the training rows: the baseline predicts its majority for every test row.
+    `y_train` is the target of the training rows: the baseline predicts its majority for every test row.
     """
     from sklearn import metrics
 
     y_true, y_pred, probability = (predictions[name].to_numpy() for name in ("y_true", "y_pred", "probability"))
     tn, fp, fn, tp = (int(count) for count in metrics.confusion_matrix(y_true, y_pred, labels=[0, 1]).ravel())
-    majority = int(seen.mode()[0])
+    majority = int(y_train.mode()[0])
     # A model that calls no case M has no precision; 0 says so without stopping the run.
     return {
         "accuracy": metrics.accuracy_score(y_true, y_pred),
@@ -76,7 +74,7 @@ def score(predictions: "pd.DataFrame", seen: "pd.Series[int]") -> dict[str, Any]
         "accuracy_interval": wilson_interval(tp + tn, len(y_true)),
         "recall_interval": wilson_interval(tp, tp + fn),
         "baseline_accuracy": metrics.accuracy_score(y_true, [majority] * len(y_true)),
-        "train_rows": len(seen),
+        "train_rows": len(y_train),
         "test_rows": len(y_true),
     }
 

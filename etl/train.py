@@ -31,16 +31,17 @@ def train(run: Run, _settings: Settings, log: logging.Logger) -> dict[str, Any]:
     """Fit the model on the training rows of clear_data.csv and pickle it."""
     import joblib
 
+    model = build_model()
     data = read_clear_data(run.input("clear_data.csv"))
     check_size(data)
     (_, features, target), _ = split(data)
-    model = fit(features, target, log)
+    model = fit(model, features, target, log)
     with run.writing("model.pkl") as part:
         joblib.dump(model, part)
     classifier = type(model[-1]).__name__
     log.info("model.pkl: %s fitted on %d rows, %d features", classifier, *features.shape)
-    facts = {"classifier": classifier, "solver": SOLVER, "seed": SEED, "split": SPLIT}
-    return facts | {"artifacts": {"model.pkl": len(features)}}
+    facts = {"train_rows": len(features), "classifier": classifier, "solver": SOLVER, "seed": SEED, "split": SPLIT}
+    return facts | {"artifacts": {"model.pkl": None}}
 
 
 def check_size(data: "pd.DataFrame") -> None:
@@ -52,7 +53,7 @@ def check_size(data: "pd.DataFrame") -> None:
 
 
 def build_model() -> "Pipeline":
-    """Return the unfitted model; gaps are filled and features scaled by what the training rows say."""
+    """Return the unfitted model; missing values are filled and features scaled by what the training rows say."""
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import Pipeline
@@ -68,7 +69,7 @@ def build_model() -> "Pipeline":
     )
 
 
-def fit(features: "pd.DataFrame", target: "pd.Series[int]", log: logging.Logger) -> "Pipeline":
+def fit(model: "Pipeline", features: "pd.DataFrame", target: "pd.Series[int]", log: logging.Logger) -> "Pipeline":
     """Fit the model; if that is singular, the classifier that knows only how often each class occurs.
 
     features: (rows, features), NaN where missing; target: (rows,) of 0 and 1.
@@ -76,7 +77,6 @@ def fit(features: "pd.DataFrame", target: "pd.Series[int]", log: logging.Logger)
     from numpy.linalg import LinAlgError
     from sklearn.dummy import DummyClassifier
 
-    model = build_model()
     try:
         return model.fit(features, target)
     except LinAlgError:

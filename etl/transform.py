@@ -167,8 +167,9 @@ def refusal(faults: list[Fault], columns: Columns) -> DataError:
     bad_target = any(fault.column == TARGET_COLUMN for fault in faults)
     told = "; ".join(describe(fault, columns) for fault in faults[:MOST_FAULTS_TOLD])
     lead = f"{BAD_TARGET}: expected B or M" if bad_target else "invalid data"
+    taken = "; line 1 was taken for data, not for names" if faults[0].line == 1 else ""
     rest = f" (the first {MOST_FAULTS_TOLD}; there may be more)" if len(faults) >= MOST_FAULTS_TOLD else ""
-    return DataError(f"{lead}; found at {told}{rest}. Correct these places at the source")
+    return DataError(f"{lead}; found at {told}{rest}{taken}. Correct these places at the source")
 
 
 def describe(fault: Fault, columns: Columns) -> str:

@@ -43,6 +43,7 @@ class Misbehaving(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.send_header("Connection", "close")
         self.end_headers()
         with contextlib.suppress(OSError):
             self.wfile.write(body)
@@ -88,6 +89,7 @@ class Misbehaving(BaseHTTPRequestHandler):
         """Send the data in chunks of 1,000 bytes."""
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Connection", "close")
         self.end_headers()
         for start in range(0, len(CSV), 1000):
             part = CSV[start : start + 1000]
@@ -113,6 +115,26 @@ class Misbehaving(BaseHTTPRequestHandler):
     def silent(self) -> None:
         """Send nothing."""
         time.sleep(3)
+
+    def headers_cut_off(self) -> None:
+        """Close in the middle of the headers."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Le")
+
+    def absurd_length(self) -> None:
+        """Promise a number too long for an integer, and close."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")
+
+    def negative_chunk(self) -> None:
+        """Send a chunk of less than nothing."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc\r\n")
+
+    def redirect_nowhere(self) -> None:
+        """Send to what is no address."""
+        self.answer(b"", 302, Location="http://[::1/x?" + SECRET)
+
+    def redirect_to_file(self) -> None:
+        """Send to a file of the machine that asks."""
+        self.answer(b"", 302, Location="file:///etc/passwd")
 
     def garbage(self) -> None:
         """Answer in no protocol."""
@@ -181,15 +203,17 @@ def test_served_data(project: Project, url: str, way: str) -> None:
         *((str(status), 75) for status in (408, 429, 500, 502, 503, 504)),
         *((str(status), 78) for status in (400, 401, 403, 404, 410)),
         *((fault, 75) for fault in ("cut_off", "reset", "stall", "silent", "garbage", "chunked_cut_off")),
-        *((fault, 75) for fault in ("packed_cut_off", "packed_damaged")),
+        *((fault, 75) for fault in ("packed_cut_off", "packed_damaged", "headers_cut_off", "negative_chunk")),
+        *((fault, 78) for fault in ("redirect_for_ever", "redirect_nowhere", "redirect_to_file")),
         *((fault, 65) for fault in ("html", "json", "archive", "workbook", "binary", "empty")),
-        ("redirect_for_ever", 78),
+        ("absurd_length", 65),
         ("larger_than_the_disk", 74),
     ],
 )
 def test_fault_of_the_server(project: Project, url: str, fault: str, code: int) -> None:
     """Each fault has its exit code and one line, leaves no file, and tells no secret."""
-    done = project.step("data_loader", DATA_URL=f"{url}/{fault}?token={SECRET}", DATA_TIMEOUT="0.5")
+    timeout = "0.5" if fault in {"stall", "silent"} else "30"
+    done = project.step("data_loader", DATA_URL=f"{url}/{fault}?token={SECRET}", DATA_TIMEOUT=timeout)
 
     assert done.returncode == code, done.stderr
     assert done.stdout == ""

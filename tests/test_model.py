@@ -38,7 +38,7 @@ def test_fit_uses_only_what_it_is_given() -> None:
     """Gaps are filled by the mean of the rows at hand, and the optimum is exact."""
     data = table(200)
     data.loc[0, "f0"] = np.nan
-    model = train.fit(data[["f0", "f1"]], data["target"], LOG)
+    model = train.fit(train.build_model(), data[["f0", "f1"]], data["target"], LOG)
     scaled = model[:-1].transform(data[["f0", "f1"]])
     probability = model.predict_proba(data[["f0", "f1"]])[:, 1]
     gradient = scaled.T @ (probability - data["target"]) + model[-1].coef_[0]
@@ -52,7 +52,7 @@ def test_fit_uses_only_what_it_is_given() -> None:
 def test_feature_without_value_among_training_rows_does_no_harm() -> None:
     """A feature that only test rows have keeps its place and has no weight."""
     data = table(50).assign(f2=np.nan)
-    model = train.fit(data[["f0", "f1", "f2"]], data["target"], LOG)
+    model = train.fit(train.build_model(), data[["f0", "f1", "f2"]], data["target"], LOG)
 
     assert model[-1].coef_[0][2] == 0
     assert model.predict(data[["f0", "f1", "f2"]].assign(f2=5.0)).shape == (50,)
@@ -66,7 +66,7 @@ def test_singular_fit_falls_back(monkeypatch: pytest.MonkeyPatch, caplog: pytest
 
     monkeypatch.setattr(LogisticRegression, "fit", singular)
     data = table(50)
-    model = train.fit(data[["f0", "f1"]], data["target"], LOG)
+    model = train.fit(train.build_model(), data[["f0", "f1"]], data["target"], LOG)
 
     assert isinstance(model[-1], DummyClassifier)
     assert model.predict_proba(data[["f0", "f1"]])[0] == pytest.approx([0.5, 0.5])

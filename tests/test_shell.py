@@ -41,7 +41,13 @@ def test_step_that_fails_ends_the_pipeline(project: Project) -> None:
     assert "[train]" not in done.stderr
 
 
-@pytest.mark.parametrize("line", ["ETL_PYTHON={}", "export ETL_PYTHON = '{}'  # ours", 'ETL_PYTHON="{}"'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("ETL_PYTHON={}", "export ETL_PYTHON = '{}'  # ours", 'ETL_PYTHON="{}"', "\tETL_PYTHON={}\r"),
+        *("ETL_PYTHON=/none\nETL_PYTHON={}", "\ufeffETL_PYTHON={}"),
+    ],
+)
 def test_interpreter_named_in_env_file(project: Project, line: str) -> None:
     """ETL_PYTHON is taken from .env as well, and may hold blanks."""
     python = fake(
@@ -54,7 +60,7 @@ def test_interpreter_named_in_env_file(project: Project, line: str) -> None:
     assert (project.root / "used").exists()
 
 
-@pytest.mark.parametrize("python", ["/nonexistent/python", "false"])
+@pytest.mark.parametrize("python", ["/nonexistent/python", "false", "true"])
 def test_interpreter_that_is_none(project: Project, python: str) -> None:
     """An ETL_PYTHON that cannot run is a wrong setting, in one line."""
     done = project.pipeline(ETL_PYTHON=python)
@@ -69,7 +75,7 @@ def path_without_python(project: Project) -> str:
     """Return a PATH with what the script calls, but no Python and no uv."""
     tools = project.root / "tools"
     tools.mkdir()
-    for name in ("sh", "dirname", "basename", "sed", "cmp", "cp", "rm", "date", "uname", "sleep"):
+    for name in ("sh", "dirname", "basename", "sed", "cmp", "cp", "rm", "date", "uname", "sleep", "tr", "readlink"):
         found = next(path for folder in os.environ["PATH"].split(":") if (path := Path(folder) / name).exists())
         (tools / name).symlink_to(found)
     return str(tools)

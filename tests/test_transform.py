@@ -97,6 +97,13 @@ def test_id_is_text(clean: Clean) -> None:
     assert [row[0] for row in clean(HEAD + BODY + extra)[5:]] == ids
 
 
+@pytest.mark.parametrize("first", ["PAR1", "BZh9", "a|b|c"])
+def test_beginning_that_only_looks_like_another_format(first: str) -> None:
+    """An id or a name may begin as other formats do."""
+    check_head(f"{first},M,1,2\n".encode())
+    check_head(f'"record\nid",diagnosis,"{first}|b;c;d;e",shape\n'.encode())
+
+
 def test_duplicates_and_empty_features_are_left_out(clean: Clean) -> None:
     """A row that stands twice is written once; a feature without any value is not written."""
     body = "".join(f"{line},?\n" for line in BODY.splitlines())
@@ -127,6 +134,12 @@ def test_rows_of_one_id_with_other_values_stay(clean: Clean) -> None:
         (HEAD + BODY + '9,B,1,"2,5"\n', "line 6, column 4 (shape): no finite number"),
         ("1,M,SECRET,2\n" + BODY, "line 1, column 3 (feature_1): no finite number"),
         ("1,X,1,2\n" + BODY, "line 1, column 2 (diagnosis): another value"),
+        ("SECRET,malignant,SECRET,high\nb,benign,SECRET,low\n", "line 1, column 2 (diagnosis): another value"),
+        ('SECRET,malignant,"17,99"\n2,B,1\n', "line 1, column 2 (diagnosis): another value"),
+        ("1,X,SECRET,a-b\n" + BODY, "line 1, column 2 (diagnosis): another value"),
+        ("id,diagnosis,0,1\n" + BODY, "line 1 was taken for data, not for names"),
+        (HEAD + BODY + '"9\r9",B,1,2\n', "line 6: expected LF or CRLF at its end"),
+        ((HEAD + BODY).replace("\n", "\r"), "line 1: expected LF or CRLF at its end"),
         (HEAD + BODY + " ,B,1,2\n", "line 6, column 1 (id): no record id"),
         (HEAD + BODY + "9,B,1\n", "line 6: 3 columns, expected 4"),
         (HEAD + BODY + "9,B,1,2,3\n", "line 6: 5 columns, expected 4"),
@@ -134,7 +147,7 @@ def test_rows_of_one_id_with_other_values_stay(clean: Clean) -> None:
         (HEAD + '"a\nb",B,1,2\n9,B,1,SECRET\n', "line 4, column 4 (shape)"),
         (HEAD + BODY + '9,B,"SECRET,2\n', "line 6: expected each field in whole quotes"),
         (HEAD + BODY + '9,B,"1"SECRET,2\n', "line 6: expected each field in whole quotes"),
-        (HEAD.replace("shape", "size") + BODY, "line 1: expected a name of its own for each column in the header line"),
+        (HEAD.replace("shape", "size") + BODY, "line 1: expected a name of its own for each column of the header line"),
         (HEAD.replace("shape", "id") + BODY, "line 1: expected a name of its own"),
         (HEAD.replace("shape", "target") + BODY, "line 1: expected a name of its own"),
         (HEAD, "found a header line alone"),

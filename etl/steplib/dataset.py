@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,38 +46,42 @@ class Columns(NamedTuple):
 def find_columns(first_rows: list[Row]) -> Columns:
     """Tell from the first two rows what the columns are. Raises DataError if there is no row of data."""
     if not first_rows:
-        raise DataError("expected rows of data, found an empty file")
-    cells = [cell.strip() for cell in first_rows[0][1]]
-    if len(cells) < LEAST_COLUMNS:
-        raise DataError(f"expected record id, diagnosis and at least one feature, found {len(cells)} column(s)")
-    if not is_header(cells):
-        count = len(cells) - 2
+        raise DataError("expected rows of data, found an empty file; check the source")
+    first, *rest = ([cell.strip() for cell in cells] for _, cells in first_rows)
+    if len(first) < LEAST_COLUMNS:
+        msg = f"expected record id, diagnosis and at least one feature, found {len(first)} column(s)"
+        raise DataError(f"{msg}; correct the first line at the source")
+    # Two rows alike are two rows of data: a value must never be taken for a name, and told as one.
+    if not _holds_names(first) or (rest and _holds_names(rest[0])):
+        count = len(first) - 2
         features = WDBC_FEATURES if count == len(WDBC_FEATURES) else [f"feature_{i}" for i in range(1, count + 1)]
         return Columns(["id", "diagnosis", *features], has_header=False)
-    if len(first_rows) == 1:
-        raise DataError("expected rows of data, found a header line alone")
-    if not cells[-1] and len(first_rows[1][1]) == len(cells) - 1:
+    if not rest:
+        raise DataError("expected rows of data, found a header line alone; check the source")
+    if not first[-1] and len(rest[0]) == len(first) - 1:
         # Kaggle's data.csv ends its header with a comma that the rows do not have.
-        cells.pop()
-    names = [name or f"column_{number}" for number, name in enumerate(cells, start=1)]
-    check_names(names)
+        first.pop()
+    names = [name or f"column_{number}" for number, name in enumerate(first, start=1)]
+    check_names(names, "the header line")
+    check_names([ID, TARGET, *names[2:]], "clear_data.csv")
     return Columns(names, has_header=True)
 
 
-def is_header(cells: list[str]) -> bool:
-    """Tell a header from data: it has no B or M in column 2, and names, not numbers, from column 3 on."""
+def _holds_names(cells: list[str]) -> bool:
+    """Tell names from data: no number in column 1, no B or M in column 2, words, not numbers, from column 3 on."""
     features = [cell for cell in cells[2:] if cell.lower() not in MISSING]
-    return cells[1] not in TARGET_CODES and bool(features) and not any(map(clean_number, features))
+    # A number with a decimal comma is no name either.
+    number = re.compile(r"[-+]?[0-9.,]+([eE][-+]?[0-9]+)?")
+    return cells[1] not in TARGET_CODES and bool(features) and not any(map(number.fullmatch, [cells[0], *features]))
 
 
-def check_names(names: list[str]) -> None:
-    """Raise DataError for a column name that stands twice, or is one that clear_data.csv gives to columns 1 and 2."""
-    for place, of in (("the header line", names), ("the header of clear_data.csv", [ID, TARGET, *names[2:]])):
-        first = {name: number for number, name in reversed(list(enumerate(of, start=1)))}
-        for number, name in enumerate(of, start=1):
-            if first[name] != number:
-                msg = f"line 1: expected a name of its own for each column in {place}, found columns"
-                raise DataError(f"{msg} {first[name]} and {number} with the same; rename one")
+def check_names(names: list[str], where: str) -> None:
+    """Raise DataError for a name that stands twice."""
+    first: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if first.setdefault(name, number) != number:
+            msg = f"line 1: expected a name of its own for each column of {where}, found columns"
+            raise DataError(f"{msg} {first[name]} and {number} with the same; rename one")
 
 
 def clean_number(text: str) -> str | None:

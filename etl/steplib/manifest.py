@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from steplib.errors import DataError
 from steplib.settings import ROOT
@@ -27,7 +27,6 @@ def new_manifest(stamp: str, run_id: str | None) -> Manifest:
         "run": stamp,
         "run_id": run_id,
         "started": _now(),
-        "git_revision": _git_revision(),
         "artifacts": {},
         "steps": {},
     }
@@ -38,19 +37,19 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / NAME
     try:
         manifest = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         manifest = None
-    if not isinstance(manifest, dict) or not {"started", "artifacts", "steps"} <= manifest.keys():
+    if not _is_manifest(manifest):
         raise DataError(f"{path}: expected a run's manifest, found none or something else; start a new run")
-    return manifest
+    return cast("Manifest", manifest)
 
 
 def read_quietly(folder: Path) -> Manifest:
-    """Read a manifest for an overview of many runs; one that is missing or damaged is that of a run without steps."""
+    """Read a manifest for an overview of many runs; one that cannot be read is that of a run without steps."""
     try:
         return read_manifest(folder)
-    except DataError:
-        return {"run_id": None, "started": "", "artifacts": {}, "steps": {}}
+    except (DataError, OSError):
+        return {"started": "", "artifacts": {}, "steps": {}}
 
 
 def as_text(manifest: Manifest) -> str:
@@ -70,6 +69,7 @@ def note_end(manifest: Manifest, step: str, exit_code: int, seconds: float, fact
         "exit_code": exit_code,
         "seconds": round(seconds, 3),
         "python": sys.version.split()[0],
+        "git_revision": _git_revision(),
         "packages": {name: sys.modules[name].__version__ for name in PACKAGES if name in sys.modules},
         **facts,
     }
@@ -79,7 +79,9 @@ def note_artifact(manifest: Manifest, step: str, path: Path, rows: int | None) -
     """Note what a step made; what later steps made from another content under that name no longer counts."""
     record = {"step": step, "sha256": sha256(path), "bytes": path.stat().st_size, "rows": rows}
     before = manifest["artifacts"].get(path.name)
-    if before and before["sha256"] != record["sha256"]:
+    if before and before["sha256"] == record["sha256"]:
+        record["rows"] = before["rows"]
+    elif before:
         later = STEPS[STEPS.index(step) + 1 :]
         for name in later:
             manifest["steps"].pop(name, None)
@@ -89,14 +91,23 @@ def note_artifact(manifest: Manifest, step: str, path: Path, rows: int | None) -
 
 
 def is_whole(manifest: Manifest) -> bool:
-    """Tell whether every step has done its work."""
-    return all(manifest["steps"].get(step, {}).get("outcome") == "done" for step in STEPS)
+    """Tell whether the run went through to the end: each step has made its artifact from those that are there."""
+    return {made["step"] for made in manifest["artifacts"].values()} == set(STEPS)
 
 
 def sha256(path: Path) -> str:
     """Hash a file without holding it in memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_manifest(found: object) -> bool:
+    if not isinstance(found, dict) or not isinstance(found.get("started"), str):
+        return False
+    tables = [found.get("artifacts"), found.get("steps")]
+    if not all(isinstance(table, dict) and all(isinstance(row, dict) for row in table.values()) for table in tables):
+        return False
+    return all({"step", "sha256", "rows"} <= made.keys() for made in found["artifacts"].values())
 
 
 def _git_revision() -> str | None:

@@ -1,7 +1,6 @@
 """One run: its stamp, its log, its folder, its artifacts."""
 
 import fcntl
-import hashlib
 import os
 import re
 import time
@@ -21,7 +20,7 @@ LOGS = (ROOT / "logs").resolve()
 RESULTS = (ROOT / "results").resolve()
 RUNS = RESULTS / "runs"
 STAMP_FORMAT = "%Y_%m_%d_%H_%M_%S"
-LOG_NAME = re.compile(r"log_(\d{4}(?:_\d\d){5})\.log", re.ASCII)
+STAMP = re.compile(r"\d{4}(_\d\d){5}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,35 +59,28 @@ class Run:
             _sync(part)
             part.replace(self.folder / name)
             _sync(self.folder)
-        except BaseException:
+        except BaseException as error:
             part.unlink(missing_ok=True)
+            if isinstance(error, OSError) and not error.filename:
+                error.filename = str(self.folder / name)
             raise
 
     def input(self, name: str) -> Path:
         """Return the path of an earlier step's artifact, if its bytes are those that were recorded.
 
-        Raises UsageError if no step has made it, DataError if it is gone or another.
+        Raises UsageError if that step has not made it, or failed since; DataError if it is gone or another.
         """
         path = self.folder / name
-        self._check(name, manifests.sha256(path) if path.is_file() else None)
-        return path
-
-    def input_bytes(self, name: str) -> bytes:
-        """Return an artifact's checked bytes: what is unpickled is what was hashed, whatever happens to the file."""
-        path = self.folder / name
-        content = path.read_bytes() if path.is_file() else None
-        self._check(name, None if content is None else hashlib.sha256(content).hexdigest())
-        return content or b""
-
-    def _check(self, name: str, found: str | None) -> None:
-        record = manifests.read_manifest(self.folder)["artifacts"].get(name)
-        if record is None:
-            msg = f"{name}: expected it from the step before, found that no step of this run has made it"
+        manifest = manifests.read_manifest(self.folder)
+        record = manifest["artifacts"].get(name)
+        if record is None or manifest["steps"].get(record["step"], {}).get("outcome") != "done":
+            msg = f"{name}: expected it from the step before, found that this has not done its work in this run"
             raise UsageError(f"{msg}; run {', '.join(manifests.STEPS)} in this order")
-        if found != record["sha256"]:
-            state = "no file" if found is None else "other content (sha256 differs)"
-            msg = f"{self.folder / name}: expected what {record['step']} recorded in {manifests.NAME}, found {state}"
+        if not path.is_file() or manifests.sha256(path) != record["sha256"]:
+            found = "other content (sha256 differs)" if path.is_file() else "no file"
+            msg = f"{path}: expected what {record['step']} recorded in {manifests.NAME}, found {found}"
             raise DataError(f"{msg}; run etl/{record['step']}.py for this run again")
+        return path
 
     def begin(self, step: str) -> None:
         """Record that a step is at work."""
@@ -110,7 +102,8 @@ class Run:
     def write_manifest(self, manifest: manifests.Manifest) -> None:
         """Replace the manifest as a whole."""
         with self.writing(manifests.NAME) as part:
-            part.write_text(manifests.as_text(manifest), encoding="utf-8")
+            # A path or a run's name need not be UTF-8.
+            part.write_text(manifests.as_text(manifest), encoding="utf-8", errors="backslashreplace")
 
 
 def start_run(run_id: str | None) -> Run:
@@ -123,40 +116,49 @@ def start_run(run_id: str | None) -> Run:
     while True:
         # Local time: the log's name and its lines are read by people.
         run = Run(datetime.now().strftime(STAMP_FORMAT))  # noqa: DTZ005 - see above
-        if not run.log.exists() and _make(run.folder):
-            run.write_manifest(manifests.new_manifest(run.stamp, run_id))
+        try:
+            run.folder.mkdir()
+        except FileExistsError:
+            time.sleep(1 - time.time() % 1)
+            continue
+        try:
             run.log.touch()
-            return run
-        time.sleep(1 - time.time() % 1)
+        except OSError:
+            run.folder.rmdir()
+            raise
+        run.write_manifest(manifests.new_manifest(run.stamp, run_id))
+        return run
 
 
 def find_run(run_id: str) -> Run | None:
     """Return the run that was started under an orchestrator's name for it."""
-    for folder in RUNS.glob("[!.]*"):
-        if manifests.read_quietly(folder)["run_id"] == run_id:
-            return Run(folder.name)
-    return None
+    return next((run for run in all_runs() if manifests.read_quietly(run.folder).get("run_id") == run_id), None)
+
+
+def all_runs() -> list[Run]:
+    """Return the runs that are kept, the newest first; what else lies among them is left alone.
+
+    By the start in UTC, which stands in order also when the clock goes back an hour in autumn.
+    """
+    folders = [path for path in RUNS.glob("*") if STAMP.fullmatch(path.name) and path.is_dir()]
+    newest_first = sorted(folders, key=lambda path: str(manifests.read_quietly(path)["started"]), reverse=True)
+    return [Run(folder.name) for folder in newest_first]
 
 
 def run_of_log(text: str) -> Run:
     """Return the run whose log a path names. Raises UsageError for anything but an existing log of this project."""
     path = Path(text)
-    name = LOG_NAME.fullmatch(path.name)
-    if not name or path.resolve().parent != LOGS or not path.is_file():
-        msg = f"LOG: expected the path of a run's log, {LOGS}/log_YYYY_mm_dd_HH_MM_SS.log, found"
-        raise UsageError(f"{msg} {'no such file' if name else repr(text[:200])}; take the path from the step before")
-    run = Run(name[1])
+    run = Run(path.name.removeprefix("log_").removesuffix(".log"))
+    if (
+        not STAMP.fullmatch(run.stamp)
+        or path.absolute().parent.resolve() / path.name != run.log
+        or not run.log.is_file()
+    ):
+        msg = f"LOG: expected the path of a run's log, {LOGS}/log_YYYY_mm_dd_HH_MM_SS.log, found {text[:200]!r}"
+        raise UsageError(f"{msg}; take the path from the step before")
     if not run.folder.is_dir():
         raise UsageError(f"LOG: expected the log of a run that is kept, found no {run.folder}; start a new run")
     return run
-
-
-def _make(folder: Path) -> bool:
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        return False
-    return True
 
 
 def _sync(path: Path) -> None:

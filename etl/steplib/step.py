@@ -1,6 +1,5 @@
 """How a script becomes a step: argument, log, errors to exit codes, the last line on stdout."""
 
-import argparse
 import errno
 import logging
 import os
@@ -21,10 +20,15 @@ from steplib.errors import PipelineError, Stopped, StorageError, UsageError
 from steplib.run import LOGS, Run, find_run, run_of_log, start_run
 from steplib.settings import Settings, pipeline_run_id, read_settings
 
+# Before numpy is loaded: more threads hang where memory is short, and their number sways the last bit of a result.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # A step's work returns the facts for the manifest; `artifacts` and `rows_read` map names to counts of rows.
 Work = Callable[[Run, Settings, logging.Logger], Mapping[str, Any]]
 FIRST_STEP = "data_loader"
 OS_REFUSALS = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
+# How libraries say that memory is out, beside MemoryError and a shared library that cannot be loaded.
+NO_MEMORY = "out of memory|can't start new thread"
 
 
 def main(script: str, doc: str | None, work: Work) -> NoReturn:
@@ -32,14 +36,20 @@ def main(script: str, doc: str | None, work: Work) -> NoReturn:
 
     stdout gets the log's path as the step's very last act, and only if the step has done its work.
     """
+    _open_stderr()
     step = Path(script).stem
     log = _start_talk(step)
-    argument = _read_arguments(step, doc, log)
+    arguments = sys.argv[1:]
+    if arguments in (["-h"], ["--help"]):
+        optional = f"LOG, the run's log: {LOGS}/log_….log (none starts a run: {FIRST_STEP}.py only)"
+        text = f"usage: {step}.py [LOG]\n\n{doc}\n{optional}\n"
+        os.write(1, text.encode())
+        raise SystemExit(os.EX_OK)
     try:
         stdout = _keep_stdout_clean()
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, _raise_stopped)
-        run = _open_run(step, argument)
+        run = _open_run(step, arguments)
         with run.locked():
             _add_handler(log, _LogFile(run.log))
             _execute(step, run, work, log)
@@ -60,51 +70,39 @@ def _execute(step: str, run: Run, work: Work, log: logging.Logger) -> None:
         run.finish(step, os.EX_OK, time.perf_counter() - start, facts)
         log.info("done in %.2f s", time.perf_counter() - start)
         results.show(run, facts["artifacts"])
-        results.prune(run, settings.keep_runs, log)
     except BaseException as error:
-        _record_failure(step, run, error, time.perf_counter() - start, log)
+        # The manifest may be what the disk does not take; the first error is the one to tell.
+        with suppress(OSError, PipelineError):
+            run.finish(step, _explain(error)[1], time.perf_counter() - start, {})
         raise
+    # The work is done and shown: nothing from here on may make it look as if it had failed.
+    with suppress(OSError):
+        results.prune(run, settings.keep_runs, log)
 
 
-def _record_failure(step: str, run: Run, error: BaseException, seconds: float, log: logging.Logger) -> None:
-    try:
-        run.finish(step, _explain(error)[1], seconds, {})
-    except OSError as second:
-        log.warning("manifest.json: the outcome could not be written: %s", second.strerror)
-
-
-def _open_run(step: str, argument: str | None) -> Run:
-    if argument is not None:
-        return run_of_log(argument)
+def _open_run(step: str, arguments: list[str]) -> Run:
+    if len(arguments) > 1:
+        raise UsageError(f"expected one argument, the log's path, found {len(arguments)}; see --help")
+    if arguments:
+        return run_of_log(arguments[0])
     if step != FIRST_STEP:
         raise UsageError(f"LOG: expected the path of a run's log, found no argument; get it from etl/{FIRST_STEP}.py")
     run_id = pipeline_run_id()
     return (find_run(run_id) if run_id else None) or start_run(run_id)
 
 
-def _read_arguments(step: str, doc: str | None, log: logging.Logger) -> str | None:
-    parser = argparse.ArgumentParser(
-        prog=f"{step}.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, exit_on_error=False
-    )
-    optional = f" (optional for {FIRST_STEP}.py, which starts one)"
-    parser.add_argument("log", metavar="LOG", nargs="?", help=f"path of the run's log, {LOGS}/log_….log{optional}")
-    known, unknown = parser.parse_known_args()
-    if unknown:
-        usage = UsageError(f"expected one argument, the log's path, found {len(unknown)} more; see --help")
-        _end(_report(usage, log))
-    return None if known.log is None else str(known.log)
+def _open_stderr() -> None:
+    """Have a stderr, also if the caller closed it: else the next file that is opened would be taken for it."""
+    if sys.stderr is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = os.fdopen(2, "w")
 
 
 def _keep_stdout_clean() -> int:
     """Send all that anything writes to stdout to stderr, and return the true stdout's descriptor."""
-    try:
-        os.fstat(2)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    try:
-        stdout = os.dup(1)
-    except OSError as error:
-        raise StorageError("stdout: expected an open stream for the log's path, found it closed") from error
+    if sys.stdout is None:
+        raise StorageError("stdout: expected an open stream for the log's path, found it closed; open it")
+    stdout = os.dup(1)
     os.dup2(2, 1)
     return stdout
 
@@ -123,6 +121,9 @@ def _end(exit_code: int) -> NoReturn:
 
 
 def _raise_stopped(signum: int, _frame: FrameType | None) -> NoReturn:
+    # Once is enough: a second signal would strike the farewell.
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)
     raise Stopped(signum)
 
 
@@ -166,21 +167,22 @@ def _explain(error: BaseException) -> tuple[str, int]:
     """Return one line for the user, and the exit code."""
     match error:
         case PipelineError():
-            return str(error), error.exit_code
+            text, code = str(error), error.exit_code
         case Stopped():
-            return f"stopped by {signal.Signals(error.signum).name}", error.exit_code
-        case MemoryError():
-            return "expected memory for the data, found none left; give the step more", os.EX_OSERR
+            text, code = f"stopped by {signal.Signals(error.signum).name}", error.exit_code
         case OSError():
             where = f"{error.filename}: " if error.filename else ""
+            text = f"{where}{error.strerror or type(error).__name__}; mend that, then run again"
             code = os.EX_OSERR if error.errno in OS_REFUSALS else os.EX_IOERR
-            return f"{where}{error.strerror or type(error).__name__}; mend that, then run again", code
         case ModuleNotFoundError():
-            way_out = "use the .venv that run_pipeline.sh makes, or install requirements-etl.txt"
-            return f"{sys.executable}: expected the package {error.name}, found none; {way_out}", os.EX_CONFIG
+            way_out = "remove .venv and let run_pipeline.sh make it anew, or install requirements-etl.txt there"
+            text, code = f"{sys.executable}: expected the package {error.name}, found none; {way_out}", os.EX_CONFIG
+        case _ if isinstance(error, MemoryError | ImportError) or re.search(NO_MEMORY, str(error)):
+            text, code = f"expected enough memory, found too little ({type(error).__name__}); give more", os.EX_OSERR
         case _:
             text = f"a defect of the pipeline: {type(error).__name__}; the log says where, please report it"
-            return text, os.EX_SOFTWARE
+            code = os.EX_SOFTWARE
+    return text, code
 
 
 def _report(error: BaseException, log: logging.Logger) -> int:
@@ -188,10 +190,9 @@ def _report(error: BaseException, log: logging.Logger) -> int:
     text, code = _explain(error)
     # A log that takes nothing is the error itself then, and stderr has had the line already.
     with suppress(OSError):
-        log.error(text)
         if code == os.EX_SOFTWARE:
-            for handler in log.handlers:
-                if isinstance(handler, _LogFile):
-                    handler.stream.writelines(traceback.format_tb(error.__traceback__))
-                    handler.flush()
+            files = [handler.stream for handler in log.handlers if isinstance(handler, _LogFile)]
+            # Before there is a log, stderr has to do.
+            (files or [sys.stderr])[0].writelines(traceback.format_tb(error.__traceback__))
+        log.error(text)
     return code
