@@ -46,12 +46,12 @@ def test_eight_runs_at_once(project: Project) -> None:
 
 @pytest.mark.parametrize("name", STEPS)
 def test_kill_in_the_middle_of_a_step(project: Project, name: str) -> None:
-    """Kill -9 leaves whole files only, old or new, and `latest` on the old run; the step goes on, and so do new runs."""
+    """A kill -9 leaves whole files only, old or new; the step goes on, and so do new runs."""
     project.chain()
     old, before = project.runs()[0], project.artifacts()
     (project.root / "other.csv").write_text("\n".join(wdbc_rows()[:300]) + "\n", encoding="utf-8")
     whole = {artifact: {content} for artifact, content in before.items()}
-    log = project.chain(DATA_URL="other.csv")
+    project.chain(DATA_URL="other.csv")
     for artifact, content in project.artifacts().items():
         whole[artifact].add(content)
     shutil.rmtree(project.runs()[1])
