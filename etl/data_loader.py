@@ -16,10 +16,10 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from urllib.parse import unquote
 
 from steplib import step
@@ -30,7 +30,6 @@ from steplib.settings import ROOT, Settings
 
 if TYPE_CHECKING:
     import requests
-    from tqdm import tqdm
 
 CHUNK_BYTES = HEAD_BYTES
 STATUS_TO_RETRY = {408, 429, *range(500, 600)}
@@ -154,11 +153,10 @@ def store(source: Source, part: Path) -> None:
     """Write the content, once its beginning is that of a CSV. Memory holds a chunk, no more."""
     head = next(source.chunks, b"")
     check_head(head)
-    with part.open("wb") as out, progress(source.size) as bar:
+    with part.open("wb") as file, progress(file, source.size) as out:
         for chunk in chain([head], source.chunks):
             check_space(source, part.parent, len(chunk))
             out.write(chunk)
-            bar.update(len(chunk))
 
 
 def check_space(source: Source, folder: Path, needed: int) -> None:
@@ -169,11 +167,13 @@ def check_space(source: Source, folder: Path, needed: int) -> None:
         raise StorageError(msg)
 
 
-def progress(size: int | None) -> "tqdm[Any]":
-    """Return a bar that shows on a terminal only."""
+def progress(file: BinaryIO, size: int | None) -> AbstractContextManager[Any]:
+    """Return the file with a bar that shows what is written, on a terminal; elsewhere the file as it is."""
+    if not sys.stderr.isatty():
+        return nullcontext(file)
     from tqdm import tqdm
 
-    return tqdm(total=size, unit="B", unit_scale=True, leave=False, disable=not sys.stderr.isatty())
+    return tqdm.wrapattr(file, "write", total=size, unit="B", unit_scale=True, leave=False)
 
 
 if __name__ == "__main__":

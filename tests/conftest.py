@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 
 ROOT = Path(__file__).parents[1]
 STEPS = ("data_loader", "transform", "train", "evaluate")
@@ -65,6 +66,12 @@ class Project(NamedTuple):
     def runs(self) -> list[Path]:
         """Return the runs' folders, oldest first."""
         return sorted((self.root / "results" / "runs").glob("[!.]*"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hypothesis_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let hypothesis keep its files where the other tests do."""
+    set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
 
 
 @pytest.fixture

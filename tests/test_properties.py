@@ -50,6 +50,7 @@ def check_cleaning(content: bytes) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.binary(max_size=200), TABLES.map(lambda text: text.encode("utf-8", "surrogatepass")), NEARLY_GOOD))
 @example(b"\r")
+@example(b",,a\nb")
 @example(b'"')
 @example(b'a,b,c\n"' + b"x" * 200_000)
 @example(("x" * 200_000 + ",M,1\n").encode())

@@ -72,7 +72,7 @@ def _holds_names(cells: list[str]) -> bool:
     features = [cell for cell in cells[2:] if cell.lower() not in MISSING]
     # A number with a decimal comma is no name either.
     number = re.compile(r"[-+]?[0-9.,]+([eE][-+]?[0-9]+)?")
-    return cells[1] not in TARGET_CODES and bool(features) and not any(map(number.fullmatch, [cells[0], *features]))
+    return bool(features) and cells[1] not in TARGET_CODES and not any(map(number.fullmatch, [cells[0], *features]))
 
 
 def check_names(names: list[str], where: str) -> None:
