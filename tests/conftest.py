@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -68,10 +69,11 @@ class Project(NamedTuple):
         return sorted((self.root / "results" / "runs").glob("[!.]*"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def hypothesis_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Let hypothesis keep its files where the other tests do."""
-    set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
+def pytest_configure(config: pytest.Config) -> None:
+    """Let hypothesis keep its files in a folder that goes with the tests."""
+    home = tempfile.TemporaryDirectory()
+    config.add_cleanup(home.cleanup)
+    set_hypothesis_home_dir(home.name)
 
 
 @pytest.fixture
