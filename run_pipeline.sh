@@ -8,9 +8,9 @@ ROOT=$(dirname -- "$(readlink -f -- "$0")")
 
 [ $# -eq 0 ] || fail $EX_USAGE "expected no arguments, found $#; settings come from the environment or .env"
 
-env_file_value() { # NAME; as python-dotenv reads it: blanks, export, quotes, a comment, CRLF; the last line counts
+env_file_value() { # NAME; plain or in quotes, without # and $ in the value; the last line counts
     tr -d '\r' <"$ROOT/.env" |
-        sed -n "s/^[^[:alnum:]#]*\(export[[:space:]]\)\{0,1\}[[:space:]]*$1[[:space:]]*=[[:space:]]*//p" |
+        sed -n "s/^[^[:alnum:]_#]*\(export[[:space:]]\)\{0,1\}[[:space:]]*$1[[:space:]]*=[[:space:]]*//p" |
         sed -n "s/^[\"']\{0,1\}\([^\"'#]*\).*/\1/; s/[[:space:]]*$//; \$p"
 }
 

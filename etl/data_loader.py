@@ -143,10 +143,12 @@ def redact(url: str) -> str:
     found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
     scheme = found[0] if found else ""
     *hidden, rest = re.split("@|%40", url[len(scheme) :])
-    if re.search("[/?#]", "".join(hidden)):
+    shown = re.split("[?#]|%3F|%23", rest, flags=re.IGNORECASE)[0]
+    host = re.match(r"([\w.-]*|\[[0-9A-Fa-f:.]*\])(:[0-9]*)?(/|$)", shown)
+    if re.search("[/?#]", "".join(hidden)) or (scheme and not host):
         # Where a password ends, or whether it is one, cannot be told.
         return f"{scheme}***"
-    return f"{scheme}{'***@' if hidden else ''}{re.split('[?#]', rest)[0]}"
+    return f"{scheme}{'***@' if hidden else ''}{shown}"
 
 
 def store(source: Source, part: Path) -> None:

@@ -21,7 +21,7 @@ find_python() {
             return
         fi
     done
-    fail $EX_CONFIG "expected Python 3.11 or newer as python3, found $(python3 --version 2>&1 || echo none); install one, or name it in ETL_PYTHON"
+    fail $EX_CONFIG "expected Python 3.11 or newer as python3, found $(command -v python3 >/dev/null && python3 --version 2>&1 || echo none); install one, or name it in ETL_PYTHON"
 }
 
 install_pins() { # LOCK
@@ -41,6 +41,7 @@ is_installed() { # LOCK
 
 make_environment() { # LOCK
     PYTHON=$ROOT/.venv/bin/python
+    [ -f "$1" ] || fail $EX_CONFIG "expected the lock $1, found no such file; restore it"
     if is_installed "$1"; then
         return
     fi

@@ -159,19 +159,37 @@ def test_results_show_the_newest_finished_output(project: Project) -> None:
 
 
 def test_other_content_of_a_repeated_step_undoes_the_later_ones(project: Project) -> None:
-    """When the source has changed, a repeated load step takes the later steps out of the manifest."""
-    log = project.chain()
+    """When the source has changed, repeating the load step undoes the later steps of an unfinished run."""
+    log = project.step("data_loader").stdout.strip()
+    for name in STEPS[1:3]:
+        project.step(name, log)
     manifest = project.runs()[0] / "manifest.json"
     assert project.step("data_loader", log).returncode == 0
-    assert list(json.loads(manifest.read_bytes())["steps"]) == list(STEPS)
+    assert list(json.loads(manifest.read_bytes())["steps"]) == list(STEPS[:3])
 
     (project.root / "other.csv").write_text("\n".join(wdbc_rows()[:300]), encoding="utf-8")
     assert project.step("data_loader", log, DATA_URL="other.csv").returncode == 0
-    assert not (project.root / "results" / "latest").exists()
     assert list(json.loads(manifest.read_bytes())["steps"]) == ["data_loader"]
     assert project.step("evaluate", log).returncode == 64
     for name in STEPS[1:]:
         assert project.step(name, log).returncode == 0
+    assert shown_run(project, "latest") == project.runs()[0]
+
+
+def test_finished_run_is_never_changed(project: Project) -> None:
+    """Other content for a finished run is refused; the same again, or a failure, changes nothing."""
+    log = project.chain(PIPELINE_RUN_ID="x")
+    before = project.artifacts()
+    (project.root / "other.csv").write_text("\n".join(wdbc_rows()[:300]), encoding="utf-8")
+    done = project.step("data_loader", PIPELINE_RUN_ID="x", DATA_URL="other.csv")
+
+    assert done.returncode == 64
+    assert "start a new run" in done.stderr
+    assert project.step("data_loader", log, DATA_URL="missing.csv").returncode == 78
+    assert project.artifacts() == before
+    for name in STEPS:
+        assert project.step(name, log).returncode == 0
+    assert project.artifacts() == before
     assert shown_run(project, "latest") == project.runs()[0]
 
 

@@ -136,10 +136,15 @@ def test_rows_of_one_id_with_other_values_stay(clean: Clean) -> None:
         ("1,X,1,2\n" + BODY, "line 1, column 2 (diagnosis): another value"),
         ("SECRET,malignant,SECRET,high\nb,benign,SECRET,low\n", "line 1, column 2 (diagnosis): another value"),
         ('SECRET,malignant,"17,99"\n2,B,1\n', "line 1, column 2 (diagnosis): another value"),
+        *(
+            (f"x,X,{cell},size\n{BODY}", "line 1, column 2")
+            for cell in ("<5", "0mm", "inf", "−1.5", "1 234", "2024-01-02")
+        ),
         ("1,X,SECRET,a-b\n" + BODY, "line 1, column 2 (diagnosis): another value"),
         ("id,diagnosis,0,1\n" + BODY, "line 1 was taken for data, not for names"),
         (HEAD + BODY + '"9\r9",B,1,2\n', "line 6: expected LF or CRLF at its end"),
         ((HEAD + BODY).replace("\n", "\r"), "line 1: expected LF or CRLF at its end"),
+        ("SECRET,malignant,yes,no\n,B,1,2\n", "line 2, column 1 (id): no record id"),
         (HEAD + BODY + " ,B,1,2\n", "line 6, column 1 (id): no record id"),
         (HEAD + BODY + "9,B,1\n", "line 6: 3 columns, expected 4"),
         (HEAD + BODY + "9,B,1,2,3\n", "line 6: 5 columns, expected 4"),

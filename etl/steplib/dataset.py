@@ -64,15 +64,15 @@ def find_columns(first_rows: list[Row]) -> Columns:
     names = [name or f"column_{number}" for number, name in enumerate(first, start=1)]
     check_names(names, "the header line")
     check_names([ID, TARGET, *names[2:]], "clear_data.csv")
-    return Columns(names, has_header=True)
+    return Columns(["id", "diagnosis", *names[2:]], has_header=True)
 
 
 def _holds_names(cells: list[str]) -> bool:
-    """Tell names from data: no number in column 1, no B or M in column 2, words, not numbers, from column 3 on."""
+    """Tell names from data: no number in column 1, no B or M in column 2, from column 3 on words, not numbers."""
     features = [cell for cell in cells[2:] if cell.lower() not in MISSING]
-    # A number with a decimal comma is no name either.
-    number = re.compile(r"[-+]?[0-9.,]+([eE][-+]?[0-9]+)?")
-    return bool(features) and cells[1] not in TARGET_CODES and not any(map(number.fullmatch, [cells[0], *features]))
+    # As strict as this, since a row of odd values that is taken for names is a patient lost, and told.
+    words = all(re.match(r"[^\W\d]|_", name) and name.lower() not in {"inf", "infinity"} for name in features)
+    return bool(features) and words and cells[1] not in TARGET_CODES and not re.match(r"[-+]?[0-9.,]+$", cells[0])
 
 
 def check_names(names: list[str], where: str) -> None:

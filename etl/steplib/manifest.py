@@ -107,7 +107,7 @@ def _is_manifest(found: object) -> bool:
     tables = [found.get("artifacts"), found.get("steps")]
     if not all(isinstance(table, dict) and all(isinstance(row, dict) for row in table.values()) for table in tables):
         return False
-    return all({"step", "sha256", "rows"} <= made.keys() for made in found["artifacts"].values())
+    return all(made.get("step") in STEPS and {"sha256", "rows"} <= made.keys() for made in found["artifacts"].values())
 
 
 def _git_revision() -> str | None:

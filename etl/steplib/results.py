@@ -28,8 +28,6 @@ def show(run: Run, names: Iterable[str]) -> None:
         latest = next((other for other in runs if is_whole(read_quietly(other.folder))), None)
         if latest:
             _point(RESULTS / "latest", Path("runs") / latest.stamp)
-        else:
-            (RESULTS / "latest").unlink(missing_ok=True)
 
 
 def prune(run: Run, keep: int, log: logging.Logger) -> None:

@@ -52,11 +52,15 @@ class Run:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """Give the path to write an artifact to; it gets its name when it is whole and on the disk, or never."""
+        """Give the path to write an artifact to; it gets its name when it is whole and on the disk, or never.
+
+        Raises UsageError for other content than before in a run that went through to the end.
+        """
         part = self.folder / f".{name}.part"
         try:
             yield part
             _sync(part)
+            self._check_unchanged(name, part)
             part.replace(self.folder / name)
             _sync(self.folder)
         except BaseException as error:
@@ -64,6 +68,15 @@ class Run:
             if isinstance(error, OSError) and not error.filename:
                 error.filename = str(self.folder / name)
             raise
+
+    def _check_unchanged(self, name: str, part: Path) -> None:
+        """Let a whole run be what it is: a repeated step may make the same again, but no mixture of old and new."""
+        if name == manifests.NAME:
+            return
+        manifest = manifests.read_manifest(self.folder)
+        if manifests.is_whole(manifest) and manifests.sha256(part) != manifest["artifacts"][name]["sha256"]:
+            msg = f"{name}: expected the same content again in run {self.stamp}, which is finished, found other content"
+            raise UsageError(f"{msg}; start a new run for it")
 
     def input(self, name: str) -> Path:
         """Return the path of an earlier step's artifact, if its bytes are those that were recorded.
