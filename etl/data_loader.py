@@ -11,6 +11,7 @@ Refuses   with 75 (to be tried again): a source that cannot be reached or breaks
 import errno
 import gzip
 import logging
+import os
 import re
 import shutil
 import sys
@@ -82,7 +83,8 @@ def open_file(base: Path, text: str) -> Iterator[Source]:
         msg = f"DATA_URL: expected a file at {redact(text)}, found {error.strerror}; correct the path or its rights"
         raise SettingError(msg) from error
     with file:
-        name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        whole = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would follow links as well
+        name = whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else whole
         yield Source(str(name), path.stat().st_size, iter(lambda: file.read(CHUNK_BYTES), b""))
 
 

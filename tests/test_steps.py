@@ -242,6 +242,17 @@ def test_source_by_path(project: Project, form: str) -> None:
     assert project.artifacts()["raw_data.csv"] == b"1,M,2\n"
 
 
+def test_source_is_named_from_the_root_or_in_whole(project: Project) -> None:
+    """A file of the project is named from its root, another by its whole path, however it was given."""
+    outside = project.root.parent / "outside.csv"
+    outside.write_text("1,M,2\n", encoding="utf-8")
+    inside = project.step("data_loader", DATA_URL="etl/../data/wdbc.csv")
+    other = project.step("data_loader", DATA_URL="../outside.csv")
+
+    assert "source: data/wdbc.csv, " in inside.stderr
+    assert f"source: {outside}, " in other.stderr
+
+
 def test_bad_data_stops_without_a_value(project: Project, write_csv: WriteCsv) -> None:
     """Bad data is exit 65 with the literal text in the log, and no cell in any output."""
     project.chain()
