@@ -74,7 +74,7 @@ class Run:
         if name == manifests.NAME:
             return
         manifest = manifests.read_manifest(self.folder)
-        if manifests.is_whole(manifest) and manifests.sha256(part) != manifest["artifacts"][name]["sha256"]:
+        if manifests.is_whole(manifest) and manifests.sha256(part) != manifest["artifacts"].get(name, {}).get("sha256"):
             msg = f"{name}: expected the same content again in run {self.stamp}, which is finished, found other content"
             raise UsageError(f"{msg}; start a new run for it")
 

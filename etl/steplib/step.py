@@ -47,16 +47,17 @@ def main(script: str, doc: str | None, work: Work) -> NoReturn:
         raise SystemExit(os.EX_OK)
     try:
         stdout = _keep_stdout_clean()
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, _raise_stopped)
+        _on_signals(_raise_stopped)
         run = _open_run(step, arguments)
         with run.locked():
             _add_handler(log, _LogFile(run.log))
             _execute(step, run, work, log)
         _hand_on(run.log, stdout)
+        exit_code = os.EX_OK
     except BaseException as error:  # noqa: BLE001 - whatever ends a step becomes its exit code here
-        _end(_report(error, log))
-    _end(os.EX_OK)
+        exit_code = _report(error, log)
+    # At once: no late word of a library after the path, no half second to take scikit-learn down.
+    os._exit(exit_code)
 
 
 def _execute(step: str, run: Run, work: Work, log: logging.Logger) -> None:
@@ -76,6 +77,7 @@ def _execute(step: str, run: Run, work: Work, log: logging.Logger) -> None:
             run.finish(step, _explain(error)[1], time.perf_counter() - start, {})
         raise
     # The work is done and shown: nothing from here on may make it look as if it had failed.
+    _on_signals(signal.SIG_IGN)
     with suppress(OSError):
         results.prune(run, settings.keep_runs, log)
 
@@ -115,15 +117,14 @@ def _hand_on(log_file: Path, stdout: int) -> None:
         raise StorageError(f"stdout: expected a stream that takes the log's path, found: {error.strerror}") from error
 
 
-def _end(exit_code: int) -> NoReturn:
-    """End the process at once: no late word of a library after the path, no half second to take scikit-learn down."""
-    os._exit(exit_code)
+def _on_signals(handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, handler)
 
 
 def _raise_stopped(signum: int, _frame: FrameType | None) -> NoReturn:
     # Once is enough: a second signal would strike the farewell.
-    for other in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(other, signal.SIG_IGN)
+    _on_signals(signal.SIG_IGN)
     raise Stopped(signum)
 
 
