@@ -327,6 +327,21 @@ def test_out_of_memory_in_training(project: Project) -> None:
     assert not (project.runs()[0] / "model.pkl").exists()
 
 
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize("kilobytes", [60_000, 100_000, 200_000, 350_000, 450_000])
+def test_address_space_that_is_too_small(project: Project, name: str, kilobytes: int) -> None:
+    """Under a limit of memory a step ends with 71 and one line, at once; it neither hangs nor dies of a library."""
+    log = ""
+    for earlier in STEPS[: STEPS.index(name)]:
+        log = project.step(earlier, *([log] if log else [])).stdout.strip()
+    script = f'ulimit -v {kilobytes}; exec "$ETL_PYTHON" "{project.root}/etl/{name}.py" "{log}"'
+    done = project.run(["sh", "-c", script])
+
+    assert done.returncode == 71
+    assert done.stdout == ""
+    assert "expected enough memory" in done.stderr.splitlines()[-1]
+
+
 def test_singular_fit_goes_on(project: Project) -> None:
     """LinAlgError is a warning in the log; the DummyClassifier is evaluated, and named."""
     log = project.step("data_loader").stdout.strip()
