@@ -11,8 +11,8 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from steplib import step
-from steplib.dataset import check_address_space, read_clear_data, split
+from steplib import openblas, step
+from steplib.dataset import read_clear_data, split
 from steplib.run import Run
 from steplib.settings import Settings
 
@@ -24,7 +24,7 @@ CONFIDENCE = 0.95
 
 def evaluate(run: Run, _settings: Settings, log: logging.Logger) -> dict[str, Any]:
     """Predict the test rows with model.pkl, write the predictions and the metrics."""
-    check_address_space()
+    openblas.start()
     import joblib
     import pandas as pd
 

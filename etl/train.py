@@ -10,8 +10,8 @@ Warns     when the fit is singular (LinAlgError): a DummyClassifier takes the pl
 import logging
 from typing import TYPE_CHECKING, Any
 
-from steplib import step
-from steplib.dataset import SPLIT, check_address_space, read_clear_data, split
+from steplib import openblas, step
+from steplib.dataset import SPLIT, read_clear_data, split
 from steplib.errors import DataError
 from steplib.run import Run
 from steplib.settings import Settings
@@ -29,7 +29,7 @@ LARGEST_VALUE = 1e140
 
 def train(run: Run, _settings: Settings, log: logging.Logger) -> dict[str, Any]:
     """Fit the model on the training rows of clear_data.csv and pickle it."""
-    check_address_space()
+    openblas.start()
     import joblib
 
     model = build_model()

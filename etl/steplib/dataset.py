@@ -3,7 +3,6 @@
 import hashlib
 import math
 import re
-import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +18,6 @@ ID, TARGET = "id", "target"
 TARGET_CODES = {"B": 0, "M": 1}
 MISSING = {"", "na", "nan", "null", "?"}
 TEST_FRACTION = 0.2
-LEAST_ADDRESS_SPACE = 512 << 20
 SPLIT = f"test rows: sha256 of the id, as a fraction of its range, below {TEST_FRACTION}"
 
 # Ten measurements of the cell nuclei, each as mean, standard error and worst: the standard names of the WDBC data.
@@ -106,16 +104,6 @@ def is_test(record_id: str) -> bool:
     """
     digest = hashlib.sha256(record_id.encode()).digest()
     return int.from_bytes(digest[:8], "big") < TEST_FRACTION * 2**64
-
-
-def check_address_space() -> None:
-    """Raise MemoryError if a limit (`ulimit -v`) leaves too little to load scikit-learn and fit a small table.
-
-    To be called before numpy is loaded, whose OpenBLAS would then hang or end the process with a code of its own.
-    """
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
-        raise MemoryError
 
 
 def read_clear_data(path: Path) -> "pd.DataFrame":

@@ -20,9 +20,6 @@ from steplib.errors import PipelineError, Stopped, StorageError, UsageError
 from steplib.run import LOGS, Run, find_run, run_of_log, start_run
 from steplib.settings import Settings, pipeline_run_id, read_settings
 
-# Before numpy is loaded: more threads hang where memory is short, and their number sways the last bit of a result.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 # A step's work returns the facts for the manifest; `artifacts` and `rows_read` map names to counts of rows.
 Work = Callable[[Run, Settings, logging.Logger], Mapping[str, Any]]
 FIRST_STEP = "data_loader"
