@@ -392,7 +392,8 @@ def test_package_that_is_missing(project: Project) -> None:
     done = project.run([sys.executable, "-S", str(project.root / "etl" / "train.py"), log])
 
     assert done.returncode == 78
-    assert "expected the package joblib, found none" in done.stderr
+    assert re.search(r"expected the package \w+, found none", done.stderr)
+    assert "Traceback" not in done.stderr
 
 
 def test_loading_imports_nothing_heavy(project: Project) -> None:
