@@ -117,15 +117,15 @@ def write_clean(raw: Path, columns: Columns, clear: Path, leave_out: Collection[
 
 def records(rows: Iterable[Row], summary: Summary) -> Iterator[Record]:
     """Yield the rows as records. Raises DataError with the first faults of the file."""
-    columns = summary.columns
+    columns, width = summary.columns, len(summary.columns.names)
     faults: list[Fault] = []
     for line, cells in islice(rows, int(columns.has_header), None):
         summary.rows_read += 1
-        if len(cells) == len(columns.names):
+        if len(cells) == width:
             record, found = parse(line, cells)
             summary.with_values.update(i for i, value in enumerate(record.values) if value)
         else:
-            found = [Fault(line, 0, f"{len(cells)} columns, expected {len(columns.names)}")]
+            found = [Fault(line, 0, f"{len(cells)} columns, expected {width}")]
         faults += found
         if len(faults) >= MOST_FAULTS_TOLD:
             break

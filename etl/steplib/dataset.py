@@ -32,15 +32,15 @@ WDBC_FEATURES = [
 
 
 class Columns(NamedTuple):
-    """The names of the source's columns (id, diagnosis, features), and whether its first row holds them."""
+    """The names of the source's features, and whether its first row holds them."""
 
-    names: list[str]
+    features: list[str]
     has_header: bool
 
     @property
-    def features(self) -> list[str]:
-        """The names from column 3 on."""
-        return self.names[2:]
+    def names(self) -> list[str]:
+        """All columns' names; the first two are told by what they are, not by what the source calls them."""
+        return ["id", "diagnosis", *self.features]
 
 
 def find_columns(first_rows: list[Row]) -> Columns:
@@ -55,7 +55,7 @@ def find_columns(first_rows: list[Row]) -> Columns:
     if not _holds_names(first) or (rest and _holds_names(rest[0])):
         count = len(first) - 2
         features = WDBC_FEATURES if count == len(WDBC_FEATURES) else [f"feature_{i}" for i in range(1, count + 1)]
-        return Columns(["id", "diagnosis", *features], has_header=False)
+        return Columns(features, has_header=False)
     if not rest:
         raise DataError("expected rows of data, found a header line alone; check the source")
     if not first[-1] and len(rest[0]) == len(first) - 1:
@@ -64,7 +64,7 @@ def find_columns(first_rows: list[Row]) -> Columns:
     names = [name or f"column_{number}" for number, name in enumerate(first, start=1)]
     check_names(names, "the header line")
     check_names([ID, TARGET, *names[2:]], "clear_data.csv")
-    return Columns(["id", "diagnosis", *names[2:]], has_header=True)
+    return Columns(names[2:], has_header=True)
 
 
 def _holds_names(cells: list[str]) -> bool:

@@ -52,11 +52,6 @@ def read_quietly(folder: Path) -> Manifest:
         return {"started": "", "artifacts": {}, "steps": {}}
 
 
-def as_text(manifest: Manifest) -> str:
-    """Return the manifest's file content."""
-    return json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 def note_start(manifest: Manifest, step: str) -> None:
     """Note that a step is at work."""
     manifest["steps"][step] = {"started": _now(), "outcome": "running"}

@@ -1,6 +1,7 @@
 """One run: its stamp, its log, its folder, its artifacts."""
 
 import fcntl
+import json
 import os
 import re
 import time
@@ -116,7 +117,8 @@ class Run:
         """Replace the manifest as a whole."""
         with self.writing(manifests.NAME) as part:
             # A path or a run's name need not be UTF-8.
-            part.write_text(manifests.as_text(manifest), encoding="utf-8", errors="backslashreplace")
+            text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def start_run(run_id: str | None) -> Run:

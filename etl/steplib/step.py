@@ -65,8 +65,9 @@ def _execute(step: str, run: Run, work: Work, log: logging.Logger) -> None:
         settings = read_settings()
         results.prune(run, settings.keep_runs, log)
         facts = work(run, settings, log)
-        run.finish(step, os.EX_OK, time.perf_counter() - start, facts)
+        # Said before it is recorded: a log that takes no more must not leave a run that counts as whole.
         log.info("done in %.2f s", time.perf_counter() - start)
+        run.finish(step, os.EX_OK, time.perf_counter() - start, facts)
         results.show(run, facts["artifacts"])
     except BaseException as error:
         # The manifest may be what the disk does not take; the first error is the one to tell.
