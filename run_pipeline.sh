@@ -23,7 +23,7 @@ choose_python() {
         esac
     fi
     if [ -z "${ETL_PYTHON-}" ]; then
-        make_environment "$ROOT/requirements-etl.txt"
+        make_environment "$ROOT/requirements-etl.txt" "$ROOT/.venv"
     else
         PYTHON=$ETL_PYTHON
         is_recent "$PYTHON" || fail $EX_CONFIG "ETL_PYTHON: expected Python 3.11 or newer, found none at $PYTHON; correct or empty it"

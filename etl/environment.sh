@@ -1,4 +1,5 @@
-# Sourced by the scripts in the project's root: make_environment LOCK makes or renews .venv, and sets PYTHON.
+# Sourced by the scripts in the project's root: make_environment LOCK FOLDER makes or renews FOLDER, a virtual
+# environment with what LOCK pins, and sets PYTHON to its interpreter.
 # shellcheck shell=sh
 
 # The exit codes of README.md that a shell script can meet.
@@ -27,52 +28,53 @@ find_python() {
 install_pins() { # LOCK
     if command -v uv >/dev/null; then
         # The system's certificates: many a hospital's network has its own.
-        UV_NATIVE_TLS=1 uv pip install --quiet --compile-bytecode --python "$ROOT/.venv" -r "$1"
+        UV_NATIVE_TLS=1 uv pip install --quiet --compile-bytecode --python "$VENV" -r "$1"
     else
-        # Missing if making .venv was cut short, or if uv made it.
+        # Missing if making the environment was cut short, or if uv made it.
         "$PYTHON" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m ensurepip --default-pip
         "$PYTHON" -m pip install --quiet --disable-pip-version-check --retries 2 -r "$1"
     fi
 }
 
 is_installed() { # LOCK
-    [ -x "$PYTHON" ] && cmp -s "$1" "$ROOT/.venv/installed-$(basename "$1")"
+    [ -x "$PYTHON" ] && cmp -s "$1" "$VENV/installed-$(basename "$1")"
 }
 
-make_environment() { # LOCK
-    PYTHON=$ROOT/.venv/bin/python
+make_environment() { # LOCK FOLDER
+    VENV=$2
+    PYTHON=$VENV/bin/python
     [ -f "$1" ] || fail $EX_CONFIG "expected the lock $1, found no such file; restore it"
     if is_installed "$1"; then
         return
     fi
     base=$(find_python) || exit
     # The lock is on this shell's descriptor: a run started at the same moment waits for the one environment.
-    exec 9>"$ROOT/.venv.lock"
+    exec 9>"$VENV.lock"
     "$base" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
     if ! is_installed "$1"; then
-        echo "$(basename "$0"): installing $(basename "$1") into .venv, about a minute the first time" >&2
+        echo "$(basename "$0"): installing $(basename "$1") into ${VENV#"$ROOT"/}, a minute or more the first time" >&2
         build_environment "$1"
-        cp "$1" "$ROOT/.venv/installed-$(basename "$1")"
+        cp "$1" "$VENV/installed-$(basename "$1")"
     fi
     exec 9>&-
 }
 
 build_environment() { # LOCK
-    report=$ROOT/.venv.log
+    report=$VENV.log
     if ! is_recent "$PYTHON"; then
-        rm -rf "$ROOT/.venv"
+        rm -rf "$VENV"
         if command -v uv >/dev/null; then
-            uv venv --quiet --python "$base" "$ROOT/.venv" >"$report" 2>&1 ||
-                fail $EX_OSERR "uv could not make .venv; $report says why"
+            uv venv --quiet --python "$base" "$VENV" >"$report" 2>&1 ||
+                fail $EX_OSERR "uv could not make $VENV; $report says why"
         else
             "$base" -c 'import ensurepip, venv' 2>/dev/null ||
                 fail $EX_CONFIG "$base has no venv module; install it (Debian, Ubuntu: apt install python3-venv), or install uv"
-            "$base" -m venv "$ROOT/.venv" >"$report" 2>&1 ||
-                fail $EX_OSERR "$base could not make .venv; $report says why"
+            "$base" -m venv "$VENV" >"$report" 2>&1 ||
+                fail $EX_OSERR "$base could not make $VENV; $report says why"
         fi
     fi
     # Until all is installed, no lock's content is.
-    rm -f "$ROOT"/.venv/installed-*
+    rm -f "$VENV"/installed-*
     install_pins "$1" >"$report" 2>&1 ||
         fail $EX_TEMPFAIL "the packages could not be installed: no package index reached, or it lacks one; $report says which"
     rm -f "$report"

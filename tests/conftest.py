@@ -69,6 +69,11 @@ class Project(NamedTuple):
         return sorted((self.root / "results" / "runs").glob("[!.]*"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the pictures of the README be made anew."""
+    parser.addoption("--pictures", action="store_true", help="write what the browser shows to images/")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let hypothesis keep its files in a folder that goes with the tests."""
     home = tempfile.TemporaryDirectory()
@@ -76,19 +81,19 @@ def pytest_configure(config: pytest.Config) -> None:
     set_hypothesis_home_dir(home.name)
 
 
+def copy_project(root: Path) -> Project:
+    """Copy the project to a folder that is not there yet."""
+    for part in ("dags", "etl", "data"):
+        shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in (".airflowignore", "run_airflow.sh", "run_pipeline.sh", "requirements-etl.txt", "requirements.txt"):
+        shutil.copy(ROOT / part, root / part)
+    return Project(root)
+
+
 @pytest.fixture
 def make_project(tmp_path: Path) -> Callable[[str], Project]:
     """Return a maker of copies of the project."""
-
-    def make(name: str) -> Project:
-        root = tmp_path / name
-        for part in ("etl", "data"):
-            shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
-        for part in ("run_pipeline.sh", "requirements-etl.txt"):
-            shutil.copy(ROOT / part, root / part)
-        return Project(root)
-
-    return make
+    return lambda name: copy_project(tmp_path / name)
 
 
 @pytest.fixture

@@ -8,7 +8,10 @@ from steplib import errors, settings
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 SHELL = (ROOT / "run_pipeline.sh").read_text(encoding="utf-8")
-NAMES = {*settings.DEFAULTS, "ETL_PYTHON", "PIPELINE_RUN_ID"}
+DAG = (ROOT / "dags" / "my_pipeline_task.py").read_text(encoding="utf-8")
+DAG_DEFAULTS = DAG.partition("DEFAULTS = {")[2].partition("}")[0]
+OF_THE_DAGS = dict(re.findall(r'^    "([A-Z_]+)": "?(.*?)"?,$', DAG_DEFAULTS, re.MULTILINE)) | {"ETL_PYTHON": ""}
+NAMES = {*settings.DEFAULTS, *OF_THE_DAGS, "PIPELINE_RUN_ID"}
 
 
 def test_every_setting_is_in_the_example_and_the_readme() -> None:
@@ -17,9 +20,9 @@ def test_every_setting_is_in_the_example_and_the_readme() -> None:
     in_readme = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, re.MULTILINE))
 
     assert set(in_example) == set(in_readme) == NAMES
-    for name, default in settings.DEFAULTS.items():
+    for name, default in settings.DEFAULTS.items() | OF_THE_DAGS.items():
         assert in_example[name] == default
-        assert in_readme[name] == f"`{default}`"
+        assert in_readme[name] == (f"`{default}`" if default else "none")
     assert "ETL_PYTHON" in SHELL
     assert "PIPELINE_RUN_ID" in SHELL
 
@@ -37,11 +40,12 @@ def test_every_exit_code_is_in_the_readme() -> None:
 
 def test_every_path_of_the_readme_exists() -> None:
     """The tree and the links of the README name what is there."""
-    tree = re.search(r"```text\n(etl/.*?)```", README, re.DOTALL)
+    tree = re.search(r"```text\n(dags/.*?)```", README, re.DOTALL)
     assert tree
     for line in tree[1].splitlines():
-        folder = ROOT / "etl" if line.startswith(" ") else ROOT
-        assert (folder / line.split()[0]).exists(), line
+        if not line.startswith(" "):
+            parent = ROOT / line.split()[0]
+        assert (parent / line.split()[0] if line.startswith(" ") else parent).exists(), line
     for link in re.findall(r"\]\((?!http|#)(.*?)\)", README):
         assert (ROOT / link).exists(), link
 

@@ -1,0 +1,199 @@
+"""A server of the source on which the path says what goes wrong."""
+
+import contextlib
+import gzip
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from conftest import wdbc_rows
+
+CSV = ("\n".join(wdbc_rows()) + "\n").encode()
+SECRET = "Zq7Secret"
+
+
+class Misbehaving(BaseHTTPRequestHandler):
+    """Answers as the path says."""
+
+    protocol_version = "HTTP/1.1"
+    tries: dict[str, int]
+
+    def log_message(self, *_args: object) -> None:
+        """Keep quiet."""
+
+    def do_GET(self) -> None:
+        """Answer as the path says."""
+        fault = self.path.split("?")[0].strip("/")
+        self.server.tries[fault] = self.server.tries.get(fault, 0) + 1  # type: ignore[attr-defined]
+        if fault.isdecimal():
+            self.answer(b"refused", status=int(fault))
+        else:
+            getattr(self, fault)()
+        self.close_connection = True
+
+    def do_POST(self) -> None:
+        """Keep what is sent."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append(json.loads(body))  # type: ignore[attr-defined]
+        self.answer(b"")
+
+    def answer(self, body: bytes, status: int = 200, length: int | None = None, **headers: str) -> None:
+        """Send a response, with a length that may be wrong."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)
+
+    def good(self) -> None:
+        """Send the data."""
+        self.answer(CSV)
+
+    def redirect(self) -> None:
+        """Send to the data."""
+        self.answer(b"", 302, Location="/good?token=" + SECRET)
+
+    def redirect_for_ever(self) -> None:
+        """Send to the same place again."""
+        self.answer(b"", 302, Location=self.path)
+
+    def second_time_good(self) -> None:
+        """Fail once."""
+        self.answer(CSV, 503 if self.server.tries["second_time_good"] == 1 else 200)  # type: ignore[attr-defined]
+
+    def third_time_good(self) -> None:
+        """Fail twice."""
+        self.answer(CSV, 503 if self.server.tries["third_time_good"] < 3 else 200)  # type: ignore[attr-defined]
+
+    def held(self) -> None:
+        """Send half, and the rest when the test lets go."""
+        self.answer(CSV[: len(CSV) // 2], length=len(CSV))
+        self.server.let_go.wait(60)  # type: ignore[attr-defined]
+        with contextlib.suppress(OSError):
+            self.wfile.write(CSV[len(CSV) // 2 :])
+
+    def packed(self) -> None:
+        """Send the data packed, though nobody asked for it."""
+        self.answer(gzip.compress(CSV), Content_Encoding="gzip")
+
+    def packed_cut_off(self) -> None:
+        """Send half of the packed data as if it were all."""
+        body = gzip.compress(CSV)
+        self.answer(body[: len(body) // 2], Content_Encoding="gzip")
+
+    def packed_damaged(self) -> None:
+        """Send what is not gzip as gzip."""
+        self.answer(CSV, Content_Encoding="gzip")
+
+    def chunked(self) -> None:
+        """Send the data in small chunks, length unknown."""
+        self.send_chunks(end=b"0\r\n\r\n")
+
+    def chunked_cut_off(self) -> None:
+        """Send chunks without the last."""
+        self.send_chunks(end=b"")
+
+    def send_chunks(self, end: bytes) -> None:
+        """Send the data in chunks of 1,000 bytes."""
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for start in range(0, len(CSV), 1000):
+            part = CSV[start : start + 1000]
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+        self.wfile.write(end)
+
+    def cut_off(self) -> None:
+        """Send half of what was promised."""
+        self.answer(CSV[: len(CSV) // 2], length=len(CSV))
+
+    def reset(self) -> None:
+        """Send half, then reset the connection."""
+        self.answer(CSV[: len(CSV) // 2], length=len(CSV))
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.wfile = self.rfile  # nothing left to flush
+
+    def stall(self) -> None:
+        """Send half, then nothing."""
+        self.answer(CSV[: len(CSV) // 2], length=len(CSV))
+        time.sleep(3)
+
+    def silent(self) -> None:
+        """Send nothing."""
+        time.sleep(3)
+
+    def headers_cut_off(self) -> None:
+        """Close in the middle of the headers."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Le")
+
+    def absurd_length(self) -> None:
+        """Promise a number too long for an integer, and close."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")
+
+    def negative_chunk(self) -> None:
+        """Send a chunk of less than nothing."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc\r\n")
+
+    def redirect_nowhere(self) -> None:
+        """Send to what is no address."""
+        self.answer(b"", 302, Location="http://[::1/x?" + SECRET)
+
+    def redirect_to_file(self) -> None:
+        """Send to a file of the machine that asks."""
+        self.answer(b"", 302, Location="file:///etc/passwd")
+
+    def garbage(self) -> None:
+        """Answer in no protocol."""
+        self.wfile.write(b"\x00\x01\x02 nonsense\r\n\r\n")
+
+    def html(self) -> None:
+        """Send a login page with status 200."""
+        self.answer(f"<!DOCTYPE html><html>{SECRET}</html>".encode(), Content_Type="text/html")
+
+    def json(self) -> None:
+        """Send JSON."""
+        self.answer(json.dumps({"error": SECRET}).encode())
+
+    def archive(self) -> None:
+        """Send an archive."""
+        self.answer(gzip.compress(CSV))
+
+    def workbook(self) -> None:
+        """Send a spreadsheet."""
+        self.answer(b"PK\x03\x04" + b"\0" * 100)
+
+    def binary(self) -> None:
+        """Send bytes."""
+        self.answer(bytes(range(256)) * 10)
+
+    def empty(self) -> None:
+        """Send nothing, as a whole."""
+        self.answer(b"")
+
+    def larger_than_the_disk(self) -> None:
+        """Promise an exabyte."""
+        self.answer(CSV, length=1 << 60)
+
+
+@contextlib.contextmanager
+def serve() -> Iterator[ThreadingHTTPServer]:
+    """Run the server on a free port of loopback."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Misbehaving) as running:
+        running.tries = {}  # type: ignore[attr-defined]
+        running.received = []  # type: ignore[attr-defined]
+        running.let_go = threading.Event()  # type: ignore[attr-defined]
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running
+        running.let_go.set()  # type: ignore[attr-defined]
+        running.shutdown()
+        thread.join()

@@ -1,0 +1,521 @@
+"""The DAGs in a real Airflow: parsed, triggered by CLI, REST and a browser, failed in every way, cleared."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
+
+import psutil
+import pytest
+import requests
+from conftest import ROOT, STEPS, Project, copy_project
+from misbehaving import serve
+
+DAGS = ("my_pipeline", "my_pipeline_python")
+SECONDS_TO_END = 120
+PASSWORDS = "simple_auth_manager_passwords.json.generated"
+
+
+class Airflow(NamedTuple):
+    """A running Airflow, and the project in its dags folder."""
+
+    project: Project
+    address: str
+    session: requests.Session
+    source: ThreadingHTTPServer
+
+    @property
+    def url(self) -> str:
+        """The address of the source's server."""
+        return f"http://127.0.0.1:{self.source.server_port}"
+
+    def get(self, path: str) -> Any:
+        """Ask the REST API."""
+        answer = self.session.get(f"{self.address}/api/v2{path}", timeout=30)
+        assert answer.ok, answer.text
+        return answer.json()
+
+    def post(self, path: str, **body: object) -> requests.Response:
+        """Tell the REST API."""
+        return self.session.post(f"{self.address}/api/v2{path}", json=body, timeout=30)
+
+    def trigger(self, dag: str = "my_pipeline", run_id: str | None = None, **conf: object) -> "DagRun":
+        """Trigger a run by REST."""
+        named = {"dag_run_id": run_id} if run_id else {}
+        answer = self.post(f"/dags/{dag}/dagRuns", logical_date=None, conf=conf, **named)
+        assert answer.ok, answer.text
+        return DagRun(self, dag, answer.json()["dag_run_id"])
+
+
+class DagRun(NamedTuple):
+    """A run of a DAG."""
+
+    airflow: Airflow
+    dag: str
+    run_id: str
+
+    @property
+    def path(self) -> str:
+        """The run in the REST API."""
+        return f"/dags/{self.dag}/dagRuns/{quote(self.run_id)}"
+
+    def wait(self) -> str:
+        """Return the state in which the run ends."""
+        return wait_for(lambda: self.state() if self.state() in {"success", "failed"} else None)
+
+    def state(self) -> str:
+        """Return the state."""
+        return str(self.airflow.get(self.path)["state"])
+
+    def tasks(self) -> dict[str, tuple[str, int]]:
+        """Return each task's state and number of tries."""
+        found = self.airflow.get(f"{self.path}/taskInstances")["task_instances"]
+        return {task["task_id"]: (task["state"], task["try_number"]) for task in found}
+
+    def task_log(self, task: str, try_number: int = 1) -> str:
+        """Return what the UI shows as a task's log."""
+        lines = self.airflow.get(f"{self.path}/taskInstances/{task}/logs/{try_number}")["content"]
+        return "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+
+    def clear(self, task: str) -> None:
+        """Clear a task and those after it, as in the UI."""
+        answer = self.airflow.post(
+            f"/dags/{self.dag}/clearTaskInstances",
+            dry_run=False,
+            dag_run_id=self.run_id,
+            task_ids=[task],
+            include_downstream=True,
+            only_failed=False,
+        )
+        assert answer.ok, answer.text
+
+    def folders(self) -> list[Path]:
+        """Return the folders that the run has made: one, however often its tasks are tried."""
+        named = f"{self.dag}/{self.run_id}/"
+        return [folder for folder in self.airflow.project.runs() if manifest(folder)["run_id"].startswith(named)]
+
+    def log(self) -> str:
+        """Return the run's one log."""
+        (folder,) = self.folders()
+        return (self.airflow.project.root / "logs" / f"log_{folder.name}.log").read_text(encoding="utf-8")
+
+
+def manifest(folder: Path) -> Any:
+    """Return a run's manifest."""
+    return json.loads((folder / "manifest.json").read_bytes())
+
+
+def wait_for(ask: Callable[[], Any], seconds: float = SECONDS_TO_END) -> Any:
+    """Return the first answer that is not None."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        answer = ask()
+        if answer is not None:
+            return answer
+        time.sleep(0.2)
+    raise TimeoutError
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """Return the processes whose working directory is a folder or in it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def make_venv(folder: Path) -> tuple[Path, Path]:
+    """Make an empty environment, return its site-packages and those of the tests' own."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
+    ours, theirs = (next(root.glob("lib/python3*/site-packages")) for root in (folder, Path(sys.prefix)))
+    return ours, theirs
+
+
+@pytest.fixture(scope="module")
+def python_without_airflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an interpreter that has all packages but Airflow's."""
+    folder = tmp_path_factory.mktemp("python")
+    ours, theirs = make_venv(folder)
+    for package in theirs.iterdir():
+        if "airflow" not in package.name:
+            (ours / package.name).symlink_to(package)
+    python = folder / "bin" / "python"
+    assert subprocess.run([python, "-c", "import airflow"], capture_output=True, check=False, timeout=60).returncode
+    return python
+
+
+def install_here(project: Project) -> None:
+    """Give run_airflow.sh the tests' packages, so that it has nothing to install."""
+    venv = project.root / ".airflow" / "venv"
+    ours, theirs = make_venv(venv)
+    (ours / "theirs.pth").write_text(f"{theirs}\n", encoding="utf-8")
+    command = venv / "bin" / "airflow"
+    command.write_text(f'#!/bin/sh\nexec "{venv}/bin/python" -m airflow "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    shutil.copy(project.root / "requirements.txt", venv / "installed-requirements.txt")
+
+
+def run_airflow(project: Project, **settings: str) -> "subprocess.Popen[str]":
+    """Start run_airflow.sh as from a terminal of its own."""
+    environment = project.environment(**settings)
+    del environment["ETL_PYTHON"]
+    with (project.root / ".airflow" / "said").open("w") as said:
+        command = ["sh", str(project.root / "run_airflow.sh")]
+        return subprocess.Popen(command, env=environment, stdout=said, stderr=said, text=True, start_new_session=True)
+
+
+def what_it_said(project: Project) -> tuple[str, str] | None:
+    """Return the address and the password that run_airflow.sh prints when Airflow is ready."""
+    said = (project.root / ".airflow" / "said").read_text(encoding="utf-8")
+    found = re.search(
+        r"^Address:  (http://127.0.0.1:\d+)/dags/my_pipeline\nLogin:    admin, password (\S+)$", said, re.MULTILINE
+    )
+    return (found[1], found[2]) if found else None
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory, python_without_airflow: Path) -> Iterator[Airflow]:
+    """Run run_airflow.sh on a copy of the project; stopped, it leaves no process."""
+    project = copy_project(tmp_path_factory.mktemp("airflow") / "мой проект 2")
+    (project.root / ".env").write_text(f"ETL_PYTHON={python_without_airflow}\nRETRY_DELAY=1\n", encoding="utf-8")
+    install_here(project)
+    with serve() as source:
+        # The settings of another Airflow in the environment are not for this one.
+        other = {"AIRFLOW__CORE__DAGS_FOLDER": "/nowhere", "AIRFLOW_HOME": "/nowhere"}
+        running = run_airflow(project, NOTIFY_URL=f"json://127.0.0.1:{source.server_port}/notices", **other)
+        try:
+            address, secret = wait_for(lambda: what_it_said(project), 300)
+            yield Airflow(project, address, log_in(address, secret), source)
+        finally:
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(60) == 0
+            assert processes_in(project.root) == []
+
+
+def log_in(address: str, secret: str) -> requests.Session:
+    """Return a session with the REST API."""
+    session = requests.Session()
+    session.trust_env = False
+    login = {"username": "admin", "password": secret}
+    token = session.post(f"{address}/auth/token", json=login, timeout=30).json()["access_token"]
+    session.headers["Authorization"] = f"Bearer {token}"
+    return session
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Return the files of a run that are the same for the same input."""
+    return {name: (folder / name).read_bytes() for name in ("clear_data.csv", "evaluation.json", "predictions.csv")}
+
+
+ALL_GREEN = dict.fromkeys(STEPS, ("success", 1))
+
+
+def test_dag_is_there_at_once(airflow: Airflow) -> None:
+    """A newcomer finds both DAGs, nothing else, not paused, without import errors, with the docstring as their page."""
+    found = {dag["dag_id"]: dag for dag in airflow.get("/dags")["dags"]}
+
+    assert airflow.get("/importErrors")["total_entries"] == 0
+    assert set(found) == set(DAGS)
+    assert not any(dag["is_paused"] for dag in found.values())
+    details = airflow.get("/dags/my_pipeline/details")
+    assert "| `evaluate` |" in details["doc_md"]
+    assert (details["catchup"], details["timetable_summary"]) == (False, None)
+    operators = {task["task_id"]: task["operator_name"] for task in airflow.get("/dags/my_pipeline/tasks")["tasks"]}
+    assert operators == dict.fromkeys(STEPS, "BashOperator")
+
+
+@pytest.mark.parametrize("dag", DAGS)
+def test_same_results_as_by_shell(airflow: Airflow, dag: str) -> None:
+    """Four green tasks, the results of run_pipeline.sh, and the metrics on the model's asset."""
+    run = airflow.trigger(dag, data_url=f"{airflow.url}/good")
+
+    assert run.wait() == "success", run.tasks()
+    assert run.tasks() == ALL_GREEN
+    assert {line.split("][")[2].partition("]")[0] for line in run.log().splitlines()} == set(STEPS)
+    (folder,) = run.folders()
+    done = airflow.project.pipeline(DATA_URL=f"{airflow.url}/good")
+    assert done.returncode == 0, done.stderr
+    assert results(folder) == results(airflow.project.runs()[-1])
+    (event,) = [one for one in airflow.get("/assets/events")["asset_events"] if one["source_run_id"] == run.run_id]
+    assert event["name"] == "my_pipeline_model"
+    metrics = json.loads((folder / "evaluation.json").read_bytes())
+    source = manifest(folder)["artifacts"]["raw_data.csv"]
+    assert event["extra"] == {"run": str(folder), "data_sha256": source["sha256"], **metrics}
+
+
+def test_only_one_at_a_time(airflow: Airflow) -> None:
+    """A second run_airflow.sh of the same project says so and leaves the first alone."""
+    done = airflow.project.run(["sh", "run_airflow.sh"])
+
+    assert done.returncode == os.EX_TEMPFAIL
+    assert "found it running" in done.stderr
+    assert airflow.get("/monitor/health")["scheduler"]["status"] == "healthy"
+
+
+def test_trigger_by_cli(airflow: Airflow) -> None:
+    """What run_airflow.sh says for another terminal works there, with the same parameters as the form."""
+    conf = json.dumps({"data_url": f"{airflow.url}/good", "data_timeout": 7})
+    done = airflow.project.run(
+        ["sh", "-c", '. .airflow/environment && airflow dags trigger my_pipeline -r by_cli --conf "$1"', "sh", conf]
+    )
+    run = DagRun(airflow, "my_pipeline", "by_cli")
+
+    assert done.returncode == 0, done.stderr
+    assert run.wait() == "success"
+    assert manifest(run.folders()[0])["steps"]["data_loader"]["source"] == f"{airflow.url}/good"
+
+
+@pytest.mark.parametrize("dag", DAGS)
+def test_source_down_for_the_first_two_tries(airflow: Airflow, dag: str) -> None:
+    """The third try succeeds, in the same log and folder."""
+    airflow.source.tries.clear()  # type: ignore[attr-defined]
+    run = airflow.trigger(dag, data_url=f"{airflow.url}/third_time_good")
+
+    assert run.wait() == "success"
+    assert run.tasks() == ALL_GREEN | {"data_loader": ("success", 3)}
+    assert run.log().count("[DATA_LOADER]: started") == 3
+    assert "exit code 75: unreachable, tried again in 1 s" in run.task_log("data_loader", 1)
+    assert "exit code 75: unreachable, tried again in 3 s" in run.task_log("data_loader", 2)
+
+
+@pytest.mark.parametrize("dag", DAGS)
+def test_source_down_for_good(airflow: Airflow, dag: str) -> None:
+    """Three tries, one log, then the run has failed, and the target of NOTIFY_URL is told once, without the data."""
+    airflow.source.received.clear()  # type: ignore[attr-defined]
+    run = airflow.trigger(dag, data_url=f"{airflow.url}/503?token=hidden")
+
+    assert run.wait() == "failed"
+    assert run.tasks() == dict.fromkeys(STEPS, ("upstream_failed", 0)) | {"data_loader": ("failed", 3)}
+    assert run.log().count("found 503") == 3
+    (notice,) = airflow.source.received  # type: ignore[attr-defined]
+    log = airflow.project.root / "logs" / f"log_{run.folders()[0].name}.log"
+    assert notice["title"] == f"{dag} failed"
+    cause = "[DATA_LOADER]: http://127.0.0.1:"
+    assert notice["message"].startswith(f"Task: data_loader\nCause: {cause}")
+    assert notice["message"].endswith(f"found 503; check DATA_URL and its server\nLog: {log}")
+
+
+@pytest.mark.parametrize("dag", DAGS)
+def test_bad_data_is_tried_once(airflow: Airflow, dag: str) -> None:
+    """What is no CSV fails at once, and the task's log says why."""
+    run = airflow.trigger(dag, data_url=f"{airflow.url}/html")
+
+    assert run.wait() == "failed"
+    assert run.tasks()["data_loader"] == ("failed", 1)
+    log = run.task_log("data_loader")
+    assert "exit code 65 is not tried again" in log
+    assert "HTML" in log
+
+
+@pytest.mark.parametrize("dag", DAGS)
+def test_hostile_value_is_an_argument_of_nothing(airflow: Airflow, dag: str) -> None:
+    """What a shell would run is part of the address and no more; what is no web address is refused."""
+    run = airflow.trigger(
+        dag, data_url=f"{airflow.url}/404?;touch${{IFS}}pwned;$(touch${{IFS}}pwned)`touch${{IFS}}pwned`"
+    )
+    refused = [
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "FILE:///etc/passwd",
+        "http://u:secret@h/x",
+        "http://h/; touch pwned",
+    ]
+    refused += ["http://", "http://h/x\n", "ftp://h/x", "{{ ti }}"]
+
+    for value in refused:
+        answer = airflow.post(f"/dags/{dag}/dagRuns", logical_date=None, conf={"data_url": value})
+        assert answer.status_code == 400, value
+    assert airflow.post(f"/dags/{dag}/dagRuns", logical_date=None, conf={"data_timeout": 0}).status_code == 400
+    assert run.wait() == "failed"
+    assert run.tasks()["data_loader"] == ("failed", 1)
+    assert "found 404" in run.log()
+    assert not list(airflow.project.root.rglob("pwned*"))
+
+
+def test_misspelt_parameter_fails(airflow: Airflow) -> None:
+    """A run with a parameter that there is not takes no other source instead."""
+    run = airflow.trigger(data_ulr=f"{airflow.url}/good")
+
+    assert run.wait() == "failed"
+    assert "conf: expected data_url, data_timeout, found data_ulr" in run.task_log("data_loader")
+    assert run.folders() == []
+
+
+def test_two_runs_in_the_same_second(airflow: Airflow) -> None:
+    """Each has its own log and folder, and its own source."""
+    runs = [airflow.trigger(data_url=f"{airflow.url}/{way}") for way in ("good", "chunked")]
+
+    assert [run.wait() for run in runs] == ["success", "success"]
+    sources = [manifest(run.folders()[0])["steps"]["data_loader"]["source"] for run in runs]
+    assert sources == [f"{airflow.url}/good", f"{airflow.url}/chunked"]
+    assert [run.log().count("started") for run in runs] == [4, 4]
+
+
+@pytest.mark.parametrize("dag", DAGS)
+def test_killed_step_and_cleared_task(airflow: Airflow, dag: str) -> None:
+    """A step that is killed fails its task and leaves nothing half; cleared, it goes on in the same log and folder."""
+    airflow.source.let_go.clear()  # type: ignore[attr-defined]
+    run = airflow.trigger(dag, data_url=f"{airflow.url}/held")
+    process = wait_for(lambda: find_step(airflow.project, "data_loader"))
+    wait_for(lambda: True if run.folders() and "bytes" in run.log() else None)
+    process.kill()
+
+    assert run.wait() == "failed"
+    assert run.tasks()["data_loader"] == ("failed", 1)
+    assert "exit code -9 is not tried again" in run.task_log("data_loader")
+    assert not (run.folders()[0] / "raw_data.csv").exists()
+    airflow.source.let_go.set()  # type: ignore[attr-defined]
+    run.clear("data_loader")
+    wait_for(lambda: True if run.state() != "failed" else None)
+    assert run.wait() == "success"
+    assert run.log().count("[DATA_LOADER]: started") == 2
+    run.clear("train")
+    wait_for(lambda: True if run.state() != "success" else None)
+    assert run.wait() == "success"
+    assert run.log().count("[TRAIN]: started") == 2
+
+
+def find_step(project: Project, step: str) -> psutil.Process | None:
+    """Return the process of a step."""
+    for process in processes_in(project.root):
+        if process.cmdline()[1:2] == [f"etl/{step}.py"]:
+            return process
+    return None
+
+
+@pytest.mark.parametrize("dag", DAGS)
+def test_task_that_is_stopped_stops_its_step(airflow: Airflow, dag: str) -> None:
+    """Marking it as failed ends the step too, which says so in the log."""
+    airflow.source.let_go.clear()  # type: ignore[attr-defined]
+    run = airflow.trigger(dag, data_url=f"{airflow.url}/held")
+    wait_for(lambda: find_step(airflow.project, "data_loader"))
+    answer = airflow.session.patch(
+        f"{airflow.address}/api/v2{run.path}/taskInstances/data_loader", json={"new_state": "failed"}, timeout=30
+    )
+
+    assert answer.ok, answer.text
+    wait_for(lambda: True if find_step(airflow.project, "data_loader") is None else None)
+    assert "stopped by SIGTERM" in run.log()
+    airflow.source.let_go.set()  # type: ignore[attr-defined]
+
+
+LAST_LINES = {"stray": "print('late')", "none": "pass", "hostile": "print('/etc/passwd; touch pwned')"}
+
+
+@pytest.mark.parametrize("dag", DAGS)
+@pytest.mark.parametrize("last", LAST_LINES)
+def test_output_that_ends_otherwise_is_an_error(airflow: Airflow, dag: str, last: str) -> None:
+    """What comes after the path, or in its place, is never taken for it."""
+    script = airflow.project.root / "etl" / "transform.py"
+    kept = script.read_text(encoding="utf-8")
+    path = "import sys; print(sys.argv[1], flush=True); sys.stdout = sys.stderr\n" if last == "stray" else ""
+    script.write_text(path + LAST_LINES[last] + "\n", encoding="utf-8")
+    try:
+        run = airflow.trigger(dag)
+        assert run.wait() == "failed"
+    finally:
+        script.write_text(kept, encoding="utf-8")
+
+    assert run.tasks() == {
+        "data_loader": ("success", 1),
+        "transform": ("failed", 1),
+        "train": ("upstream_failed", 0),
+        "evaluate": ("upstream_failed", 0),
+    }
+    assert "expected the path of the run's log" in run.task_log("transform")
+
+
+@pytest.fixture
+def page(airflow: Airflow) -> Iterator[Any]:
+    """Open the DAG's page in Chromium, logged in as run_airflow.sh says."""
+    chromium = shutil.which("chromium")
+    if not chromium and not os.environ.get("CI"):
+        pytest.skip("needs chromium: apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    _, secret = what_it_said(airflow.project)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
+        page = context.new_page()
+        page.goto(f"{airflow.address}/dags/my_pipeline")
+        page.fill("input[name=username]", "admin")
+        page.fill("input[name=password]", secret)
+        page.click("button[type=submit]")
+        yield page
+        browser.close()
+
+
+def test_trigger_by_clicking(airflow: Airflow, page: Any, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """A person logs in, fills the form, clicks Trigger, sees four green tasks and the metrics on the asset."""
+    pictures = ROOT / "images" if pytestconfig.getoption("--pictures") else tmp_path
+    page.get_by_role("button", name="Trigger Dag").first.click()
+    form = page.get_by_role("dialog")
+    form.locator("[name=element_data_url]").fill(f"{airflow.url}/good")
+    form.get_by_text("Where this run loads the CSV from").wait_for()
+    take(page, pictures / "airflow_form.png")
+    form.get_by_role("button", name="Trigger", exact=True).click()
+    page.wait_for_url(re.compile("/runs/"))
+    page.wait_for_function("document.querySelectorAll('table').length > 0")
+    page.locator("table").get_by_text("Success").nth(3).wait_for(timeout=60_000)
+    take(page, pictures / "airflow.png")
+    run = DagRun(airflow, "my_pipeline", unquote(page.url.partition("/runs/")[2]))
+
+    assert run.wait() == "success"
+    assert run.tasks() == ALL_GREEN
+    assert manifest(run.folders()[0])["steps"]["data_loader"]["source"] == f"{airflow.url}/good"
+    show_metrics(page, airflow)
+    page.get_by_text(str(json.loads((run.folders()[0] / "evaluation.json").read_bytes())["accuracy"])).first.wait_for()
+    take(page, pictures / "airflow_asset.png")
+
+
+def show_metrics(page: Any, airflow: Airflow) -> None:
+    """Open the asset, unfold its newest event, give it half of the window."""
+    page.goto(f"{airflow.address}/assets")
+    page.get_by_role("link", name="my_pipeline_model").first.click()
+    page.locator(".codicon-folding-collapsed").first.click()
+    border = page.get_by_role("separator").first.bounding_box()
+    page.mouse.move(border["x"] + 1, 400)
+    page.mouse.down()
+    page.mouse.move(500, 400, steps=10)
+    page.mouse.up()
+
+
+def take(page: Any, path: Path) -> None:
+    """Take a picture once nothing moves any more."""
+    page.wait_for_timeout(1500)
+    page.screenshot(path=path)
+    assert path.stat().st_size > 20_000
+
+
+def test_killed_run_airflow_is_cleared_away_by_the_next(make_project: Callable[[str], Project]) -> None:
+    """What outlives a kill -9 is ended before Airflow starts again, and Ctrl-C while it starts leaves nothing."""
+    project = make_project("project")
+    install_here(project)
+    first = run_airflow(project)
+    wait_for(lambda: True if len(processes_in(project.root)) >= 5 else None)
+    head = next(one for one in processes_in(project.root) if one.cmdline()[-1:] == ["standalone"])
+    orphans = [one for one in head.children(recursive=True) if one.is_running()]
+    first.kill()
+    first.wait()
+    head.kill()
+    second = run_airflow(project)
+    wait_for(lambda: None if any(one.is_running() for one in orphans) else True)
+    wait_for(lambda: True if len(processes_in(project.root)) >= 3 else None)
+    second.send_signal(signal.SIGINT)
+
+    assert second.wait(60) == 0
+    assert processes_in(project.root) == []
