@@ -21,8 +21,10 @@ from typing import Any
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 
+# What both DAGs share lies beside this file, which Airflow looks for in its dags folder alone.
 sys.path.append(str(Path(__file__).resolve().parent))
-from my_pipeline_task import DAG_OPTIONS, EVALUATE, LOAD, ROOT, check_log, environment, setting
+from my_pipeline_settings import ROOT, schedule
+from my_pipeline_task import DAG_OPTIONS, EVALUATE, LOAD, check_log, environment
 
 
 def command(step: str) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def command(step: str) -> dict[str, Any]:
     }
 
 
-with DAG("my_pipeline", schedule=setting("SCHEDULE") or None, doc_md=__doc__, **DAG_OPTIONS):
+with DAG("my_pipeline", schedule=schedule(), doc_md=__doc__, **DAG_OPTIONS):
     data_loader = BashOperator(**command("data_loader"), env=environment(), **LOAD)
     transform = BashOperator(**command("transform"), env=environment(after="data_loader"))
     train = BashOperator(**command("train"), env=environment(after="transform"))

@@ -14,7 +14,8 @@ from airflow.sdk import DAG, get_current_context
 from airflow.sdk.exceptions import AirflowException
 
 sys.path.append(str(Path(__file__).resolve().parent))
-from my_pipeline_task import DAG_OPTIONS, EVALUATE, LOAD, ROOT, check_log, environment
+from my_pipeline_settings import ROOT
+from my_pipeline_task import DAG_OPTIONS, EVALUATE, LOAD, check_log, environment
 
 
 def run_step(step: str, env: dict[str, str]) -> str:

@@ -1,6 +1,5 @@
 """Run `airflow standalone` on this project until SIGINT, SIGTERM or SIGHUP; called by run_airflow.sh."""
 
-import fcntl
 import json
 import os
 import shlex
@@ -12,10 +11,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import psutil
-import requests
+# What is heavy is imported where it is used, so that Ctrl-C finds its handler from the start.
+if TYPE_CHECKING:
+    import psutil
 
 HOME = Path(__file__).resolve().parents[1] / ".airflow"
 REPORT = HOME / "standalone.log"
@@ -49,27 +49,13 @@ class Stop(BaseException):
 
 
 def main() -> None:
-    """Start Airflow, say where it is, wait, stop it."""
+    """Run Airflow until a signal comes, and end all of it."""
     for signum in STOPPING:
         signal.signal(signum, _raise_stop)
-    lock = (HOME / "standalone.lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        fail(os.EX_TEMPFAIL, f"expected to be alone on {HOME}, found it running; stop that first")
     try:
         # Of a run_airflow.sh that was killed.
         end_processes()
-        settings = airflow_settings()
-        write_environment(settings)
-        say(f"starting Airflow, half a minute or so; what it says is in {REPORT}")
-        airflow = start(settings)
-        address = settings["AIRFLOW__API__BASE_URL"]
-        wait_until_ready(airflow, address)
-        say("Airflow is ready; Ctrl-C stops it")
-        print(f"Address:  {address}/dags/my_pipeline\nLogin:    admin, password {password()}", flush=True)
-        airflow.wait()
-        fail(os.EX_SOFTWARE, f"expected Airflow to go on, found that it ended; {REPORT} says why")
+        run()
     except Stop:
         say("stopping Airflow")
     finally:
@@ -78,16 +64,27 @@ def main() -> None:
         end_processes()
 
 
+def run() -> None:
+    """Start Airflow, say where it is, wait."""
+    settings = airflow_settings()
+    write_environment(settings)
+    say(f"starting Airflow, half a minute or so; what it says is in {REPORT}")
+    airflow = start(settings)
+    address = settings["AIRFLOW__API__BASE_URL"]
+    wait_until_ready(airflow, address)
+    say("Airflow is ready; Ctrl-C stops it")
+    print(f"Address:  {address}/dags/my_pipeline\nLogin:    admin, password {password()}", flush=True)
+    airflow.wait()
+    fail(f"expected Airflow to go on, found that it ended; {REPORT} says why")
+
+
 def start(settings: dict[str, str]) -> "subprocess.Popen[bytes]":
     """Start `airflow standalone`."""
-    # Settings of another Airflow, its database above all, must not be taken for this one's.
-    given = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__")}
-    # It starts its parts as `airflow`.
-    given["PATH"] = f"{BIN}:{given['PATH']}"
     with REPORT.open("w") as report:
         return subprocess.Popen(
             [sys.executable, "-m", "airflow", "standalone"],
-            env=given | settings | {MARK: str(HOME)},
+            # It starts its parts as `airflow`.
+            env=os.environ | settings | {MARK: str(HOME), "PATH": f"{BIN}:{os.environ['PATH']}"},
             cwd=HOME,
             stdin=subprocess.DEVNULL,
             stdout=report,
@@ -104,6 +101,12 @@ def airflow_settings() -> dict[str, str]:
     direct = ",".join(filter(None, [proxied, "127.0.0.1", "localhost"]))
     return {
         "AIRFLOW_HOME": str(HOME),
+        # Said here too, since airflow.cfg keeps where the project was when it was written.
+        "AIRFLOW__CORE__DAGS_FOLDER": str(HOME / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(HOME / "plugins"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(HOME / "logs"),
+        "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(HOME / "logs" / "dag_processor"),
         # Its processes call each other there; a proxy of the network must not come between.
         "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{ports['AIRFLOW__API__PORT']}",
         "NO_PROXY": direct,
@@ -115,9 +118,10 @@ def airflow_settings() -> dict[str, str]:
 
 def write_environment(settings: dict[str, str]) -> None:
     """Write a file that gives another terminal the same settings, and `airflow` on its PATH."""
-    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in settings.items()]
-    path = f'export PATH={shlex.quote(str(BIN))}:"$PATH"\n'
-    ENVIRONMENT.write_text("".join([*lines, path]), encoding="utf-8")
+    others = r"""for name in $(env | sed -n 's/^\(AIRFLOW_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$name"; done"""
+    ours = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
+    path = f'export PATH={shlex.quote(str(BIN))}:"$PATH"'
+    ENVIRONMENT.write_text("\n".join([others, *ours, path, ""]), encoding="utf-8")
 
 
 def free_port(preferred: int) -> int:
@@ -132,6 +136,8 @@ def free_port(preferred: int) -> int:
 
 def wait_until_ready(airflow: "subprocess.Popen[bytes]", address: str) -> None:
     """Wait until Airflow shows the DAG, or ends."""
+    import requests
+
     session = requests.Session()
     session.trust_env = False
     deadline = time.monotonic() + SECONDS_TO_START
@@ -143,7 +149,7 @@ def wait_until_ready(airflow: "subprocess.Popen[bytes]", address: str) -> None:
             if session.get(f"{address}/api/v2/dags/my_pipeline", headers=headers, timeout=5).ok:
                 return
         if time.monotonic() > deadline:
-            fail(os.EX_SOFTWARE, f"expected Airflow to show the DAG within {SECONDS_TO_START} s; {REPORT} says why not")
+            fail(f"expected Airflow to show the DAG within {SECONDS_TO_START} s, found none; {REPORT} says why")
         time.sleep(0.5)
 
 
@@ -154,17 +160,22 @@ def password() -> str:
 
 def end_processes() -> None:
     """End what was started here: by SIGINT to its head, which is how Airflow takes its parts down, then by force."""
+    import psutil
+
     for signum, patience in ((signal.SIGINT, SECONDS_TO_STOP), (signal.SIGTERM, 10), (signal.SIGKILL, 5)):
         found = started_processes()
+        pids = {process.pid for process in found}
         for process in found:
             with suppress(psutil.NoSuchProcess):
-                if signum != signal.SIGINT or process.parent() not in found:
+                if signum != signal.SIGINT or process.ppid() not in pids:
                     process.send_signal(signum)
         psutil.wait_procs(found, timeout=patience)
 
 
-def started_processes() -> list[psutil.Process]:
+def started_processes() -> "list[psutil.Process]":
     """Return the processes that were started here, by whomever and however deep."""
+    import psutil
+
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -177,17 +188,21 @@ def started_processes() -> list[psutil.Process]:
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal."""
-    print(f"run_airflow.sh: {text}", file=sys.stderr)
+    """Tell the person at the terminal, who may have closed it."""
+    with suppress(OSError):
+        print(f"run_airflow.sh: {text}", file=sys.stderr)
 
 
-def fail(code: int, text: str) -> NoReturn:
+def fail(text: str) -> NoReturn:
     """End with an error."""
     say(text)
-    raise SystemExit(code)
+    raise SystemExit(os.EX_SOFTWARE)
 
 
 def _raise_stop(_signum: int, _frame: FrameType | None) -> NoReturn:
+    # Once is enough: a second signal would strike the farewell.
+    for signum in STOPPING:
+        signal.signal(signum, signal.SIG_IGN)
     raise Stop
 
 

@@ -37,7 +37,12 @@ install_pins() { # LOCK
 }
 
 is_installed() { # LOCK
-    [ -x "$PYTHON" ] && cmp -s "$1" "$VENV/installed-$(basename "$1")"
+    is_in_place && cmp -s "$1" "$VENV/installed-$(basename "$1")"
+}
+
+# Its commands name the interpreter by its path, so that it works only where it was made.
+is_in_place() {
+    [ -x "$PYTHON" ] && [ "$(cat "$VENV/made-in" 2>/dev/null)" = "$VENV" ]
 }
 
 make_environment() { # LOCK FOLDER
@@ -61,7 +66,7 @@ make_environment() { # LOCK FOLDER
 
 build_environment() { # LOCK
     report=$VENV.log
-    if ! is_recent "$PYTHON"; then
+    if ! is_in_place || ! is_recent "$PYTHON"; then
         rm -rf "$VENV"
         if command -v uv >/dev/null; then
             uv venv --quiet --python "$base" "$VENV" >"$report" 2>&1 ||
@@ -73,6 +78,7 @@ build_environment() { # LOCK
                 fail $EX_OSERR "$base could not make $VENV; $report says why"
         fi
     fi
+    echo "$VENV" >"$VENV/made-in"
     # Until all is installed, no lock's content is.
     rm -f "$VENV"/installed-*
     install_pins "$1" >"$report" 2>&1 ||

@@ -8,7 +8,7 @@ from steplib import errors, settings
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 SHELL = (ROOT / "run_pipeline.sh").read_text(encoding="utf-8")
-DAG = (ROOT / "dags" / "my_pipeline_task.py").read_text(encoding="utf-8")
+DAG = (ROOT / "dags" / "my_pipeline_settings.py").read_text(encoding="utf-8")
 DAG_DEFAULTS = DAG.partition("DEFAULTS = {")[2].partition("}")[0]
 OF_THE_DAGS = dict(re.findall(r'^    "([A-Z_]+)": "?(.*?)"?,$', DAG_DEFAULTS, re.MULTILINE)) | {"ETL_PYTHON": ""}
 NAMES = {*settings.DEFAULTS, *OF_THE_DAGS, "PIPELINE_RUN_ID"}
@@ -20,7 +20,8 @@ def test_every_setting_is_in_the_example_and_the_readme() -> None:
     in_readme = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, re.MULTILINE))
 
     assert set(in_example) == set(in_readme) == NAMES
-    for name, default in settings.DEFAULTS.items() | OF_THE_DAGS.items():
+    assert {name: settings.DEFAULTS.get(name, default) for name, default in OF_THE_DAGS.items()} == OF_THE_DAGS
+    for name, default in (settings.DEFAULTS | OF_THE_DAGS).items():
         assert in_example[name] == default
         assert in_readme[name] == (f"`{default}`" if default else "none")
     assert "ETL_PYTHON" in SHELL
