@@ -1,6 +1,7 @@
 #!/bin/sh
 # Run the whole pipeline: load, transform, train, evaluate. README.md says what comes out and what the settings are.
-# On first use makes .venv from requirements-etl.txt; with ETL_PYTHON set, uses that interpreter and installs nothing.
+# On first use makes .venv from requirements-etl.txt (requirements-s3.txt if STORAGE_URL is on S3); with ETL_PYTHON set,
+# uses that interpreter and installs nothing.
 set -eu
 
 ROOT=$(dirname -- "$(readlink -f -- "$0")")
@@ -14,6 +15,16 @@ env_file_value() { # NAME; plain or in quotes, without # and $ in the value; the
         sed -n "s/^[\"']\{0,1\}\([^\"'#]*\).*/\1/; s/[[:space:]]*$//; \$p"
 }
 
+needed() {
+    if [ -z "${STORAGE_URL-}" ] && [ -f "$ROOT/.env" ]; then
+        STORAGE_URL=$(env_file_value STORAGE_URL)
+    fi
+    case ${STORAGE_URL-} in
+        s3://* | s3a://*) echo s3 ;;
+        *) echo etl ;;
+    esac
+}
+
 choose_python() {
     if [ -z "${ETL_PYTHON-}" ] && [ -f "$ROOT/.env" ]; then
         ETL_PYTHON=$(env_file_value ETL_PYTHON)
@@ -23,7 +34,7 @@ choose_python() {
         esac
     fi
     if [ -z "${ETL_PYTHON-}" ]; then
-        make_environment "$ROOT/requirements-etl.txt" "$ROOT/.venv"
+        make_environment "$ROOT/requirements-$(needed).txt" "$ROOT/.venv"
     else
         PYTHON=$ETL_PYTHON
         is_recent "$PYTHON" || fail $EX_CONFIG "ETL_PYTHON: expected Python 3.11 or newer, found none at $PYTHON; correct or empty it"

@@ -3,13 +3,13 @@
 import logging
 from pathlib import Path
 
-import evaluate
 import numpy as np
 import pandas as pd
 import pytest
 import train
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
+from steplib import scoring
 from steplib.dataset import is_test, read_clear_data, split
 from steplib.errors import DataError
 
@@ -86,7 +86,7 @@ def test_scores_are_those_of_the_predictions() -> None:
     predictions = pd.DataFrame(
         {"y_true": [1, 1, 1, 0, 0, 0], "y_pred": [1, 1, 0, 0, 0, 1], "probability": [0.9, 0.8, 0.4, 0.2, 0.1, 0.6]}
     )
-    metrics = evaluate.score(predictions, pd.Series([0, 0, 1]))
+    metrics = scoring.score(predictions, pd.Series([0, 0, 1]))
 
     assert list(metrics)[:4] == ["accuracy", "precision", "recall", "f1_score"]
     assert metrics["accuracy"] == metrics["precision"] == metrics["recall"] == pytest.approx(2 / 3)
@@ -104,17 +104,17 @@ def test_wilson_interval() -> None:
     z, n, p = 1.959963984540054, 50, 0.9
     centre, half = (p + z * z / 2 / n), z * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5
 
-    assert evaluate.wilson_interval(45, n) == pytest.approx(
+    assert scoring.wilson_interval(45, n) == pytest.approx(
         [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
     )
-    assert evaluate.wilson_interval(50, 50)[1] == 1.0
+    assert scoring.wilson_interval(50, 50)[1] == 1.0
 
 
 def test_model_that_never_says_m_has_precision_zero() -> None:
     """No positive prediction is a poor model, not a failure of the step."""
     predictions = pd.DataFrame({"y_true": [1, 0], "y_pred": [0, 0], "probability": [0.3, 0.3]})
 
-    assert evaluate.score(predictions, pd.Series([0, 0, 1]))["precision"] == 0
+    assert scoring.score(predictions, pd.Series([0, 0, 1]))["precision"] == 0
 
 
 def test_clear_data_reads_back_to_the_same_floats(tmp_path: Path) -> None:

@@ -35,13 +35,24 @@ def new_manifest(stamp: str, run_id: str | None) -> Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """Read a run's manifest. Raises DataError if it is not what a step wrote."""
     path = folder / NAME
+    return parse(path.read_bytes() if path.is_file() else b"", str(path))
+
+
+def parse(content: bytes, path: str) -> Manifest:
+    """Return the manifest that a file holds. Raises DataError if it is not what a step wrote."""
     try:
-        manifest = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
+        manifest = json.loads(content)
+    except (ValueError, RecursionError):
         manifest = None
     if not _is_manifest(manifest):
         raise DataError(f"{path}: expected a run's manifest, found none or something else; start a new run")
     return cast("Manifest", manifest)
+
+
+def to_bytes(manifest: Manifest) -> bytes:
+    """Return the file's content; a path or a run's name in it need not be UTF-8."""
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode(errors="backslashreplace")
 
 
 def read_quietly(folder: Path) -> Manifest:

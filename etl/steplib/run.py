@@ -1,9 +1,9 @@
 """One run: its stamp, its log, its folder, its artifacts."""
 
 import fcntl
-import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -116,9 +116,19 @@ class Run:
     def write_manifest(self, manifest: manifests.Manifest) -> None:
         """Replace the manifest as a whole."""
         with self.writing(manifests.NAME) as part:
-            # A path or a run's name need not be UTF-8.
-            text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-            part.write_text(text, encoding="utf-8", errors="backslashreplace")
+            part.write_bytes(manifests.to_bytes(manifest))
+
+    def keep_log(self) -> None:
+        """Put the log, as it is now, among the artifacts, once: what is published must not grow."""
+        manifest = manifests.read_manifest(self.folder)
+        copy = self.folder / self.log.name
+        if copy.name not in manifest["artifacts"]:
+            part = self.folder / f".{copy.name}.part"
+            shutil.copyfile(self.log, part)
+            _sync(part)
+            part.replace(copy)
+            manifests.note_artifact(manifest, manifests.STEPS[-1], copy, None)
+            self.write_manifest(manifest)
 
 
 def start_run(run_id: str | None) -> Run:

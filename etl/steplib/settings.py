@@ -17,6 +17,7 @@ DEFAULTS = {
     "DATA_TIMEOUT": "30",
     "KEEP_RUNS": "10",
     "RETRY_DELAY": "5",
+    "STORAGE_URL": "",
 }
 LONGEST_WAIT = 86_400
 
@@ -38,6 +39,7 @@ class Settings:
     data_timeout: float
     keep_runs: int
     retry_delay: float
+    storage_url: str | None
 
 
 def read_settings() -> Settings:
@@ -57,12 +59,20 @@ def read_settings() -> Settings:
         data_timeout=_seconds(values["DATA_TIMEOUT"], least=0.001),
         keep_runs=_whole_number(values["KEEP_RUNS"], least=1),
         retry_delay=_seconds(values["RETRY_DELAY"], least=0),
+        storage_url=_storage_url(values["STORAGE_URL"]),
     )
 
 
 def pipeline_run_id() -> str | None:
     """Return the name that an orchestrator gave this run, if any: its repeated load step goes on in the same run."""
     return os.environ.get("PIPELINE_RUN_ID") or None
+
+
+def export_env_file() -> None:
+    """Put what `.env` says into the environment, where the clouds' libraries look for their credentials."""
+    for name, text in _read_env_file().items():
+        if text is not None:
+            os.environ.setdefault(name, text)
 
 
 def _find(name: str, in_file: dict[str, str | None]) -> Value:
@@ -91,6 +101,18 @@ def _read_env_file() -> dict[str, str | None]:
             msg = f"{ENV_FILE}, line {binding.original.line}: expected NAME=value; correct or remove the line"
             raise SettingError(msg)
     return dotenv_values(stream=io.StringIO(text))
+
+
+def _storage_url(value: Value) -> str | None:
+    if not value.text:
+        return None
+    scheme, separator, rest = value.text.partition("://")
+    user, at, _ = rest.partition("/")[0].partition("@")
+    # Azure writes container@account.
+    if not separator or not rest or "?" in rest or "#" in rest or (at and (":" in user or "abfs" not in scheme)):
+        found = "something else" if separator else repr(value.text[:40])
+        raise _wrong(value, "an URL like s3://bucket/prefix, without credentials, ? and #", found)
+    return value.text.rstrip("/")
 
 
 def _whole_number(value: Value, least: int) -> int:

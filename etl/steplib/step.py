@@ -1,6 +1,5 @@
 """How a script becomes a step: argument, log, errors to exit codes, the last line on stdout."""
 
-import errno
 import logging
 import os
 import re
@@ -16,19 +15,18 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from steplib import results
-from steplib.errors import PipelineError, Stopped, StorageError, UsageError
+from steplib.errors import PipelineError, Stopped, StorageError, UsageError, explain
 from steplib.run import LOGS, Run, find_run, run_of_log, start_run
 from steplib.settings import Settings, pipeline_run_id, read_settings
 
 # A step's work returns the facts for the manifest; `artifacts` and `rows_read` map names to counts of rows.
 Work = Callable[[Run, Settings, logging.Logger], Mapping[str, Any]]
+# What follows when the work is done and recorded.
+Afterwards = Callable[[Run, Settings, logging.Logger], None]
 FIRST_STEP = "data_loader"
-OS_REFUSALS = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
-# How libraries say that memory is out, beside MemoryError and a shared library that cannot be loaded.
-NO_MEMORY = "out of memory|can't start new thread"
 
 
-def main(script: str, doc: str | None, work: Work) -> NoReturn:
+def main(script: str, doc: str | None, work: Work, afterwards: Afterwards | None = None) -> NoReturn:
     """Run a script as a step and end the process with its exit code.
 
     stdout gets the log's path as the step's very last act, and only if the step has done its work.
@@ -48,7 +46,7 @@ def main(script: str, doc: str | None, work: Work) -> NoReturn:
         run = _open_run(step, arguments)
         with run.locked():
             _add_handler(log, _LogFile(run.log))
-            _execute(step, run, work, log)
+            _execute(step, run, work, afterwards, log)
         _hand_on(run.log, stdout)
         exit_code = os.EX_OK
     except BaseException as error:  # noqa: BLE001 - whatever ends a step becomes its exit code here
@@ -57,7 +55,7 @@ def main(script: str, doc: str | None, work: Work) -> NoReturn:
     os._exit(exit_code)
 
 
-def _execute(step: str, run: Run, work: Work, log: logging.Logger) -> None:
+def _execute(step: str, run: Run, work: Work, afterwards: Afterwards | None, log: logging.Logger) -> None:
     start = time.perf_counter()
     run.begin(step)
     try:
@@ -69,10 +67,12 @@ def _execute(step: str, run: Run, work: Work, log: logging.Logger) -> None:
         log.info("done in %.2f s", time.perf_counter() - start)
         run.finish(step, os.EX_OK, time.perf_counter() - start, facts)
         results.show(run, facts["artifacts"])
+        if afterwards:
+            afterwards(run, settings, log)
     except BaseException as error:
         # The manifest may be what the disk does not take; the first error is the one to tell.
         with suppress(OSError, PipelineError):
-            run.finish(step, _explain(error)[1], time.perf_counter() - start, {})
+            run.finish(step, explain(error)[1], time.perf_counter() - start, {})
         raise
     # The work is done and shown: nothing from here on may make it look as if it had failed.
     _on_signals(signal.SIG_IGN)
@@ -162,31 +162,9 @@ def _add_handler(log: logging.Logger, handler: logging.Handler) -> None:
     log.addHandler(handler)
 
 
-def _explain(error: BaseException) -> tuple[str, int]:
-    """Return one line for the user, and the exit code."""
-    match error:
-        case PipelineError():
-            text, code = str(error), error.exit_code
-        case Stopped():
-            text, code = f"stopped by {signal.Signals(error.signum).name}", error.exit_code
-        case OSError():
-            where = f"{error.filename}: " if error.filename else ""
-            text = f"{where}{error.strerror or type(error).__name__}; mend that, then run again"
-            code = os.EX_OSERR if error.errno in OS_REFUSALS else os.EX_IOERR
-        case ModuleNotFoundError():
-            way_out = "remove .venv and let run_pipeline.sh make it anew, or install requirements-etl.txt there"
-            text, code = f"{sys.executable}: expected the package {error.name}, found none; {way_out}", os.EX_CONFIG
-        case _ if isinstance(error, MemoryError | ImportError) or re.search(NO_MEMORY, str(error)):
-            text, code = f"expected enough memory, found too little ({type(error).__name__}); give more", os.EX_OSERR
-        case _:
-            text = f"a defect of the pipeline: {type(error).__name__}; the log says where, please report it"
-            code = os.EX_SOFTWARE
-    return text, code
-
-
 def _report(error: BaseException, log: logging.Logger) -> int:
     """Log why a step ends; a defect with its traceback, but for its message, which may quote data."""
-    text, code = _explain(error)
+    text, code = explain(error)
     # A log that takes nothing is the error itself then, and stderr has had the line already.
     with suppress(OSError):
         if code == os.EX_SOFTWARE:

@@ -1,0 +1,153 @@
+"""Prove that a run's files are those of its manifest, and that its model gives its numbers.
+
+Usage     python3 etl/verify.py RUN
+RUN       a stamp (2026_11_22_21_36_36), a run's folder, or a storage URL: …/runs/<stamp> or …/latest.json.
+Checks    every artifact's sha256 and size; the model, unpickled only after its hash fits, on the held-out rows of
+          clear_data.csv: predictions and every metric as they were written; for latest.json, what it says of the run.
+Exits     0: all fits; 65: something does not, and the last line names it first; 64, 75, 78: as the steps.
+"""
+
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steplib import manifest as manifests
+from steplib import openblas, storage, tool
+from steplib.dataset import read_clear_data
+from steplib.errors import DataError, UsageError
+from steplib.run import RUNS, STAMP
+from steplib.scoring import measure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Another version of scikit-learn, or another processor, may round the last digits otherwise.
+TOLERANCE = 1e-9
+CONTRACT = ("accuracy", "precision", "recall", "f1_score")
+NEEDED = ("clear_data.csv", "model.pkl", "predictions.csv", "evaluation.json")
+
+
+# What was compared, and what is wrong with it, if anything is.
+Check = tuple[str, str | None]
+
+
+def verify(arguments: list[str]) -> None:
+    """Print what was checked. Raises DataError for the first thing that does not fit."""
+    if len(arguments) != 1:
+        raise UsageError(f"RUN: expected one stamp, folder or URL, found {len(arguments)} arguments; see --help")
+    with fetch(arguments[0]) as (folder, latest):
+        manifest = manifests.read_manifest(folder)
+        wrong = None
+        for name, found in all_checks(folder, manifest, latest):
+            print(f"{name:<32} {'differs: ' + found if found else 'fits'}")
+            wrong = wrong or (found and f"{name}: expected what was written, found {found}")
+    for note in other_versions(manifest):
+        print(note)
+    if wrong:
+        raise DataError(f"{wrong}; do not use run {manifest['run']}")
+    print(f"Run {manifest['run']} is what its manifest says, and its model gives its numbers.")
+
+
+@contextmanager
+def fetch(text: str) -> "Iterator[tuple[Path, dict[str, Any] | None]]":
+    """Give the run's folder, a temporary copy if it is in a storage, and what latest.json says if that was asked."""
+    if "://" in text:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary), storage.fetch(text, Path(temporary))
+        return
+    folder = RUNS / text if STAMP.fullmatch(text) else Path(text)
+    if not (folder / manifests.NAME).is_file():
+        raise UsageError(
+            f"RUN: expected the stamp, folder or URL of a run, found no {folder / manifests.NAME}; correct it"
+        )
+    yield folder, None
+
+
+def all_checks(folder: Path, manifest: manifests.Manifest, latest: dict[str, Any] | None) -> Iterator[Check]:
+    """Compare latest.json, each artifact, and, only if all of these fit, the predictions and the metrics."""
+    checks = [("latest.json", wrong_latest(folder, manifest, latest))] if latest else []
+    names = [*manifest["artifacts"], *(name for name in NEEDED if name not in manifest["artifacts"])]
+    checks += [(name, wrong_file(folder, name, manifest["artifacts"].get(name))) for name in names]
+    yield from checks
+    if any(found for _, found in checks):
+        return
+    openblas.start()
+    import joblib
+    import pandas as pd
+
+    predictions, metrics = measure(joblib.load(folder / "model.pkl"), read_clear_data(folder / "clear_data.csv"))
+    written = pd.read_csv(folder / "predictions.csv", dtype={"id": "str"}, keep_default_na=False)
+    yield "predictions, made again", wrong_predictions(predictions, written)
+    said = json.loads((folder / "evaluation.json").read_bytes())
+    yield "metrics, computed again", wrong_metrics(metrics, said)
+    yield "metrics in the manifest", wrong_metrics(manifest["steps"]["evaluate"].get("metrics", {}), said)
+
+
+def wrong_latest(folder: Path, manifest: manifests.Manifest, latest: dict[str, Any]) -> str | None:
+    """Tell what latest.json says otherwise than the run that it names."""
+    expected = {
+        "run": manifest["run"],
+        "manifest_sha256": manifests.sha256(folder / manifests.NAME),
+        "metrics": manifest["steps"]["evaluate"].get("metrics"),
+    }
+    return next((f"another {name}" for name, value in expected.items() if latest.get(name) != value), None)
+
+
+def wrong_file(folder: Path, name: str, made: dict[str, Any] | None) -> str | None:
+    """Tell in what a file differs from its record in the manifest."""
+    if made is None:
+        return "no record in the manifest"
+    if not (folder / name).is_file():
+        return "no file"
+    return None if manifests.sha256(folder / name) == made["sha256"] else "other content (sha256)"
+
+
+def wrong_predictions(predictions: "pd.DataFrame", written: "pd.DataFrame") -> str | None:
+    """Tell in which column predictions.csv differs from what the model says now."""
+    if list(written) != list(predictions) or len(written) != len(predictions):
+        return (
+            f"{len(written)} rows of {len(list(written))} columns, not {len(predictions)} of {len(list(predictions))}"
+        )
+    for name in predictions:
+        now, then = predictions[name].to_numpy(), written[name].to_numpy()
+        fits = abs(now - then) <= TOLERANCE if name == "probability" else now == then
+        if not fits.all():
+            return f"another {name} in {int((~fits).sum())} rows"
+    return None
+
+
+def wrong_metrics(metrics: dict[str, Any], said: dict[str, Any]) -> str | None:
+    """Tell which metric is another than evaluation.json says."""
+    for name in [*CONTRACT, *said]:
+        if name not in said or name not in metrics or not is_close(metrics[name], said[name]):
+            return f"another {name}"
+    return None
+
+
+def is_close(now: object, then: object) -> bool:
+    """Compare metrics: numbers, pairs of numbers, names."""
+    if isinstance(now, list) and isinstance(then, list):
+        return len(now) == len(then) and all(is_close(*pair) for pair in zip(now, then, strict=True))
+    if isinstance(now, int | float) and isinstance(then, int | float):
+        return math.isclose(now, then, rel_tol=0, abs_tol=TOLERANCE)
+    return now == then
+
+
+def other_versions(manifest: manifests.Manifest) -> list[str]:
+    """Return a line for each package that the model was trained with in another version."""
+    recorded = manifest["steps"].get("train", {}).get("packages", {})
+    here = {name: sys.modules[name].__version__ for name in recorded if name in sys.modules}
+    return [
+        f"{name}: made with {recorded[name]}, checked with {here[name]}"
+        for name in here
+        if here[name] != recorded[name]
+    ]
+
+
+if __name__ == "__main__":
+    tool.main(__file__, __doc__, verify)

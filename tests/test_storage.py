@@ -1,0 +1,349 @@
+"""Publishing to a real object store and to disks, verifying what is there, and the history of it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Completed, Project, wdbc_rows
+from object_store import ADMIN, READER, ObjectStore, store
+
+__all__ = ["store"]
+ARTIFACTS = {"raw_data.csv", "clear_data.csv", "model.pkl", "evaluation.json", "predictions.csv"}
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest) -> str:
+    """Return a place of its own for each test."""
+    return "s3://bucket/" + re.sub(r"\W", "_", request.node.name)
+
+
+def tool(project: Project, name: str, *arguments: str, **settings: str) -> Completed:
+    """Run verify.py or history.py."""
+    return project.step(name, *arguments, **settings)
+
+
+def is_verified(done: Completed) -> bool:
+    """Tell whether verify.py found that all fits."""
+    assert done.returncode in {0, 65}, done.stderr
+    return done.returncode == 0
+
+
+def log_of(run: Path) -> str:
+    """Return the path of a run's log."""
+    return str(run.parents[2] / "logs" / f"log_{run.name}.log")
+
+
+def large_csv(project: Project, megabytes: int) -> str:
+    """Write a CSV of few rows and long ids."""
+    path = project.root / "large.csv"
+    copies = megabytes * 1_000_000 // (569 * 10_000)
+    with path.open("w", encoding="utf-8") as file:
+        for copy in range(copies):
+            file.writelines(f"{copy:0>10000}{row}\n" for row in wdbc_rows())
+    return str(path)
+
+
+def test_published_run_is_whole_and_verified(project: Project, store: ObjectStore, url: str) -> None:
+    """All results, the log and the manifest are there, latest.json names them, and the model gives the numbers."""
+    log = project.chain(STORAGE_URL=url, **store.environment)
+    (run,) = project.runs()
+    files = store.files()
+    latest = json.loads(files.cat_file(f"{url}/latest.json"))
+    manifest = json.loads(files.cat_file(f"{url}/{latest['manifest']}"))
+
+    names = {path.rpartition("/")[2] for path in files.ls(f"{url}/runs/{run.name}", detail=False)}
+    assert names == {*ARTIFACTS, "manifest.json", f"log_{run.name}.log"}
+    assert set(manifest["artifacts"]) == names - {"manifest.json"}
+    assert latest["run"] == run.name
+    assert latest["metrics"] == json.loads((run / "evaluation.json").read_bytes())
+    assert files.cat_file(f"{url}/runs/{run.name}/model.pkl") == (run / "model.pkl").read_bytes()
+    assert Path(log).read_text(encoding="utf-8").endswith(f"published: {url}/runs/{run.name}\n")
+    for name in (f"{url}/latest.json", f"{url}/runs/{run.name}", run.name, str(run)):
+        done = tool(project, "verify", name, **store.environment)
+        assert is_verified(done), done.stderr
+        assert "metrics, computed again          fits" in done.stdout
+
+
+def written_at(store: ObjectStore, folder: str) -> dict[str, Any]:
+    """Return when each object of a folder was written."""
+    return {there["name"]: there["LastModified"] for there in store.files().ls(folder, detail=True)}
+
+
+def test_same_again_repeats_nothing(project: Project, store: ObjectStore, url: str) -> None:
+    """Evaluating a published run again changes no object of it."""
+    log = project.chain(STORAGE_URL=url, **store.environment)
+    (run,) = project.runs()
+    before = written_at(store, f"{url}/runs/{run.name}")
+    time.sleep(1.1)
+    done = project.step("evaluate", log, STORAGE_URL=url, **store.environment)
+
+    assert done.returncode == 0, done.stderr
+    assert written_at(store, f"{url}/runs/{run.name}") == before
+
+
+def test_other_content_under_the_same_name_is_an_error(project: Project, store: ObjectStore, url: str) -> None:
+    """What is there of a run is never replaced, and the object is named."""
+    log = project.chain()
+    (run,) = project.runs()
+    store.files().pipe_file(f"{url}/runs/{run.name}/model.pkl", b"another")
+    done = project.step("evaluate", log, STORAGE_URL=url, **store.environment)
+
+    assert done.returncode == 74
+    assert "model.pkl: expected the content of" in done.stderr
+    assert store.files().cat_file(f"{url}/runs/{run.name}/model.pkl") == b"another"
+    assert not store.files().exists(f"{url}/latest.json")
+
+
+def test_store_that_is_down(project: Project, store: ObjectStore, url: str) -> None:
+    """Exit 75, the local results stay, and evaluate alone finishes the publication later."""
+    log = project.chain()
+    down = store.environment | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    failed = project.step("evaluate", log, STORAGE_URL=url, **down)
+
+    assert failed.returncode == 75, failed.stderr
+    assert failed.stdout == ""
+    assert f"{url}: expected the storage to answer" in failed.stderr
+    assert set(project.artifacts()) == ARTIFACTS
+    assert project.step("evaluate", log, STORAGE_URL=url, **store.environment).returncode == 0
+    assert is_verified(tool(project, "verify", f"{url}/latest.json", **store.environment))
+
+
+def test_store_that_goes_down_in_the_middle(project: Project, store: ObjectStore, url: str) -> None:
+    """A large object under way is not there afterwards; evaluate alone, run again, finishes what was begun."""
+    log = project.chain(DATA_URL=large_csv(project, 120))
+    (run,) = project.runs()
+    environment = project.environment(STORAGE_URL=url, **store.environment)
+    command = [sys.executable, str(project.root / "etl" / "evaluate.py"), log]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as publishing:
+        while Path(log).read_text(encoding="utf-8").count("[EVALUATE]: done") < 2:
+            time.sleep(0.05)
+        time.sleep(0.6)
+        store.kill()
+        publishing.communicate(timeout=110)
+    store.start()
+
+    assert publishing.returncode == 75
+    assert not store.files().exists(f"{url}/latest.json")
+    assert not store.files().exists(f"{url}/runs/{run.name}/manifest.json")
+    assert project.step("evaluate", log, STORAGE_URL=url, **store.environment).returncode == 0
+    assert is_verified(tool(project, "verify", f"{url}/latest.json", **store.environment))
+
+
+@pytest.mark.parametrize("fault", ["wrong keys", "no right to write", "no keys", "no bucket"])
+def test_refusal_is_a_wrong_setting_without_a_secret(
+    project: Project, store: ObjectStore, url: str, fault: str
+) -> None:
+    """Exit 78 and one line with the bucket; the keys are nowhere."""
+    given = dict(store.environment)
+    if fault == "wrong keys":
+        given |= {"AWS_ACCESS_KEY_ID": "AKnone", "AWS_SECRET_ACCESS_KEY": ADMIN[1]}
+    if fault == "no right to write":
+        given |= {"AWS_ACCESS_KEY_ID": READER[0], "AWS_SECRET_ACCESS_KEY": READER[1]}
+    if fault == "no keys":
+        del given["AWS_ACCESS_KEY_ID"], given["AWS_SECRET_ACCESS_KEY"]
+    place = url.replace("bucket", "nobucket") if fault == "no bucket" else url
+    log = project.chain()
+    done = project.step("evaluate", log, STORAGE_URL=place, **given)
+
+    assert done.returncode == 78, done.stderr
+    assert place in done.stderr.splitlines()[-1]
+    everything = done.stderr + Path(log).read_text(encoding="utf-8")
+    assert not re.search("Zq7|AKtest|AKreader|AKnone", everything)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["s3://AKtest:Zq7Secret@bucket/x", "s3://bucket/x?key=Zq7Secret", "bucket/x", "s3://", "abfs://c:Zq7Secret@a/x"],
+)
+def test_url_with_credentials_is_refused(project: Project, wrong: str) -> None:
+    """Before any work, and without showing it."""
+    done = project.step("data_loader", STORAGE_URL=wrong)
+
+    assert done.returncode == 78
+    assert "STORAGE_URL (set by the environment): expected an URL like s3://bucket/prefix" in done.stderr
+    assert "Zq7Secret" not in done.stderr
+
+
+def test_credentials_in_env_file(project: Project, store: ObjectStore, url: str) -> None:
+    """The cloud's own variables may stand in .env."""
+    lines = [f"{name}={value}\n" for name, value in (store.environment | {"STORAGE_URL": url}).items()]
+    (project.root / ".env").write_text("".join(lines), encoding="utf-8")
+    project.chain()
+
+    assert is_verified(tool(project, "verify", f"{url}/latest.json"))
+
+
+def test_reader_always_finds_a_whole_run(project: Project, store: ObjectStore, url: str) -> None:
+    """Whoever follows latest.json while runs are published gets a set that fits, every time."""
+    project.chain(STORAGE_URL=url, **store.environment)
+    done = threading.Event()
+    found: list[Completed] = []
+
+    def read() -> None:
+        while not done.is_set():
+            found.append(tool(project, "verify", f"{url}/latest.json", **store.environment))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(5):
+            project.chain(STORAGE_URL=url, **store.environment)
+    finally:
+        done.set()
+        reader.join()
+
+    assert len(found) >= 5
+    assert [one.stderr for one in found if one.returncode != 0] == []
+
+
+def test_two_runs_at_once(project: Project, store: ObjectStore, url: str) -> None:
+    """Both are whole, and latest.json names the one that was started later, whichever ends last."""
+    logs = [project.chain() for _ in range(2)]
+    environment = project.environment(STORAGE_URL=url, **store.environment)
+    publishing = [
+        subprocess.Popen(
+            [sys.executable, str(project.root / "etl" / "evaluate.py"), log],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for log in reversed(logs)
+    ]
+    assert [one.wait(60) for one in publishing] == [0, 0]
+    project.step("evaluate", logs[0], STORAGE_URL=url, **store.environment)
+
+    assert json.loads(store.files().cat_file(f"{url}/latest.json"))["run"] == project.runs()[1].name
+    for run in project.runs():
+        assert is_verified(tool(project, "verify", f"{url}/runs/{run.name}", **store.environment))
+
+
+@pytest.fixture
+def published(project: Project) -> Path:
+    """Publish two runs to a disk, return the place."""
+    place = project.root / "a store"
+    project.chain(STORAGE_URL=f"file://{place}")
+    project.chain(STORAGE_URL=f"file://{place}", DATA_URL=str(project.root / "data" / "wdbc.csv"))
+    return place
+
+
+def change(path: Path, **values: Any) -> None:
+    """Change values of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | values), encoding="utf-8")
+
+
+def record(run: Path, name: str) -> None:
+    """Let the manifest say that a changed file is what it should be."""
+    from steplib.manifest import sha256
+
+    manifest = json.loads((run / "manifest.json").read_bytes())
+    manifest["artifacts"][name] |= {"sha256": sha256(run / name), "bytes": (run / name).stat().st_size}
+    change(run / "manifest.json", **manifest)
+
+
+@pytest.mark.parametrize("name", [*sorted(ARTIFACTS), "log", "manifest.json", "latest.json"])
+def test_one_byte_is_enough(project: Project, published: Path, name: str) -> None:
+    """Whatever file is changed, verify.py names it."""
+    latest = json.loads((published / "latest.json").read_bytes())
+    run = published / "runs" / latest["run"]
+    path = published / name if name == "latest.json" else run / (f"log_{run.name}.log" if name == "log" else name)
+    content = bytearray(path.read_bytes())
+    spot = content.index(b"0.99") + 3 if name.endswith(".json") else len(content) // 2
+    content[spot] ^= 1
+    path.write_bytes(content)
+    done = tool(project, "verify", f"file://{published}/latest.json")
+
+    assert not is_verified(done)
+    assert (path.name if path.name != "manifest.json" else "latest.json") in done.stderr
+
+
+def test_forged_manifest_does_not_help(project: Project, published: Path) -> None:
+    """A metric, a prediction or a model that the manifest vouches for is still found, and named."""
+    run = min((published / "runs").iterdir())
+    kept = shutil.copytree(run, run.parent / "kept")
+
+    def verified_after(name: str) -> Completed:
+        record(run, name)
+        done = tool(project, "verify", f"file://{run}")
+        shutil.rmtree(run)
+        shutil.copytree(kept, run)
+        return done
+
+    change(run / "evaluation.json", recall=0.5)
+    assert (
+        "metrics, computed again: expected what was written, found another recall"
+        in verified_after("evaluation.json").stderr
+    )
+    rows = (run / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    row = rows[1].split(",")
+    rows[1] = ",".join([*row[:2], str(1 - int(row[2])), row[3]])
+    (run / "predictions.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert "found another y_pred in 1 rows" in verified_after("predictions.csv").stderr
+    import joblib
+
+    model = joblib.load(run / "model.pkl")
+    model[-1].coef_ = model[-1].coef_ * 0.5
+    joblib.dump(model, run / "model.pkl")
+    assert "predictions, made again: expected" in verified_after("model.pkl").stderr
+    assert is_verified(tool(project, "verify", f"file://{run}"))
+
+
+def test_wrong_argument_of_verify(project: Project) -> None:
+    """What names no run is told, with the usage's exit code."""
+    for arguments in ([], ["2026_01_01_00_00_00"], ["/nowhere"], ["a", "b"]):
+        done = tool(project, "verify", *arguments)
+        assert done.returncode == 64
+        assert done.stderr.startswith("verify.py: RUN: expected")
+    assert tool(project, "verify", "file:///nowhere/latest.json").returncode == 78
+    assert "Usage" in tool(project, "verify", "--help").stdout
+
+
+def test_history(project: Project, published: Path) -> None:
+    """All runs, here and there, newest first, with how they ended; the page needs nothing else."""
+    (project.root / "secret.csv").write_text("Zq7patient,M,1\nZq7patient,X,2\n", encoding="utf-8")
+    assert project.pipeline(DATA_URL="secret.csv").returncode == 65
+    here = tool(project, "history")
+    page = (project.root / "results" / "history.html").read_text(encoding="utf-8")
+    there = tool(project, "history", f"file://{published}")
+
+    lines = here.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == [run.name for run in reversed(project.runs())]
+    assert lines[1].split()[-4:] == ["transform:", "failed", "with", "65"]
+    assert lines[2].split()[-2:] == ["done", "latest"]
+    assert re.findall(r"0\.\d{4}|1\.0000", lines[2]) == ["0.9919", "0.9762", "1.0000", "0.9880", "0.9994"]
+    assert len(there.stdout.splitlines()) == 5
+    assert all(run.name in page for run in project.runs())
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
+    assert "Zq7patient" not in here.stdout + page
+
+
+def test_documented_reader_and_roll_back(project: Project, published: Path) -> None:
+    """The README's lines load the latest model, and let latest.json name an older run."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    reader, roll_back = (code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "s3://" in code)
+    older, newer = (run.name for run in project.runs())
+
+    def run(code: str) -> Completed:
+        code = code.replace("s3://bucket/prefix", f"file://{published}").replace("2026_11_22_21_36_36", older)
+        return project.run([sys.executable, "-c", code + "\nprint(latest['run'] if 'latest' in vars() else '')"])
+
+    first = run(reader)
+    assert first.stdout.split()[-1] == newer, first.stderr
+    assert run(roll_back).returncode == 0
+    assert run(reader).stdout.split()[-1] == older
+    assert is_verified(tool(project, "verify", f"file://{published}/latest.json"))
+
+
+def test_memory(project: Project) -> None:
+    """Any other URL that fsspec knows will do; what it does not know is a wrong setting."""
+    log = project.chain(STORAGE_URL="memory://any/where")
+
+    assert "published: memory://any/where/runs/" in Path(log).read_text(encoding="utf-8")
+    assert project.step("evaluate", log, STORAGE_URL="foo://any/where").returncode == 78
+    assert project.step("evaluate", log, STORAGE_URL="file:///proc/nowhere").returncode in {74, 78}
