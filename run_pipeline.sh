@@ -41,17 +41,17 @@ choose_python() {
     fi
 }
 
-# Try the load step again, twice and after growing pauses, if the source could not be reached.
-load() {
+# Try a step again, twice and after growing pauses, if the source or the storage could not be reached.
+run_step() { # STEP [LOG]
     for tries_left in 2 1 0; do
         code=0
-        LOG_FILE=$("$PYTHON" "$ROOT/etl/data_loader.py") || code=$?
+        LOG_FILE=$("$PYTHON" "$ROOT/etl/$1.py" ${2+"$2"}) || code=$?
         if [ $code -ne $EX_TEMPFAIL ] || [ $tries_left -eq 0 ]; then
             return $code
         fi
         pause=$(PYTHONPATH="$ROOT/etl" "$PYTHON" -c "from steplib.settings import read_settings
 print(f'{read_settings().retry_delay * 3 ** (2 - $tries_left):g}')") || return
-        echo "$(basename "$0"): the load step is tried again in $pause s" >&2
+        echo "$(basename "$0"): $1 is tried again in $pause s" >&2
         sleep "$pause"
     done
 }
@@ -70,8 +70,8 @@ choose_python
 # One name for the run, so that a repeated load step goes on in the same log and folder.
 PIPELINE_RUN_ID=${PIPELINE_RUN_ID:-$(uname -n)-$$-$(date +%s)}
 export PIPELINE_RUN_ID
-load || exit
+run_step data_loader || exit
 for step in transform train evaluate; do
-    LOG_FILE=$("$PYTHON" "$ROOT/etl/$step.py" "$LOG_FILE") || exit
+    run_step $step "$LOG_FILE" || exit
 done
 show_results || exit $EX_IOERR

@@ -5,7 +5,7 @@
 | `data_loader` | `raw_data.csv` from the source; tried again twice if that cannot be reached |
 | `transform` | `clear_data.csv` |
 | `train` | `model.pkl` |
-| `evaluate` | `evaluation.json`, `predictions.csv`, and an event of the asset `my_pipeline_model` with the metrics |
+| `evaluate` | `evaluation.json`, `predictions.csv`, an event of the asset `my_pipeline_model`; publishes the run |
 
 Each task runs `etl/<task>.py` and hands on the path of the run's log, which all of them append to. The results lie in
 `results/runs/<stamp>`, the stamp being that of the log; `results/latest` is the newest run that went through. A failed

@@ -20,7 +20,7 @@ WEB_ADDRESS = r"[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#@]+([/?#]\S*)?"
 
 
 class RetryByExitCode(RetryPolicy):
-    """Try again, after a growing pause, what may pass: above all a source out of reach. Any other failure is final."""
+    """Try again, after a growing pause, what may pass: a source or a storage out of reach. Other failures are final."""
 
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
@@ -111,12 +111,12 @@ DAG_OPTIONS: dict[str, Any] = {
         "execution_timeout": timedelta(seconds=seconds("STEP_TIMEOUT", least=1, most=30 * DAY)),
     },
 }
-# What the first and the last task have beside the others.
-LOAD: dict[str, Any] = {
+RETRY: dict[str, Any] = {
     "retries": RETRIES,
     # After the death of the task's own process, which no policy is asked about.
     "retry_delay": timedelta(seconds=RETRY_DELAY),
     "retry_policy": RetryByExitCode(),
-    "pre_execute": check_conf,
 }
-EVALUATE: dict[str, Any] = {"outlets": [MODEL], "post_execute": record_model}
+# What the first and the last task have beside the others: they depend on the source, and on the storage.
+LOAD: dict[str, Any] = {"pre_execute": check_conf, **RETRY}
+EVALUATE: dict[str, Any] = {"outlets": [MODEL], "post_execute": record_model, **RETRY}

@@ -110,7 +110,7 @@ def test_only_the_dags_of_a_project_in_the_dags_folder_are_parsed(project: Proje
             "evaluate": ["train"],
         }
         assert dag["schedule"] is None
-        assert dag["retries"] == [2, 0, 0, 0]
+        assert dag["retries"] == [2, 0, 0, 2]
         assert dag["timeouts"] == [21600]
 
 
