@@ -3,7 +3,7 @@
 Usage     python3 etl/history.py [URL]
 URL       a storage, as in STORAGE_URL (none: the runs on this disk, in results/runs)
 Writes    results/history.html: one page, needing no server and no network, with the table and the metrics over time.
-Exits     0: done; 64, 74, 75, 78: as the steps.
+Exits     0: done; 64, 65, 74, 75, 78: as the steps.
 """
 
 import os
@@ -76,12 +76,14 @@ def tabulate(found: Iterable[manifests.Manifest], latest: str | None) -> "pd.Dat
             "source": steps.get("data_loader", {}).get("source", ""),
             "rows": str(manifest["artifacts"].get("clear_data.csv", {}).get("rows") or ""),
             **{name: metrics.get(name) for name in METRICS},
-            "seconds": f"{sum(step.get('seconds', 0) for step in steps.values()):.1f}",
+            "seconds": f"{sum(float(step.get('seconds', 0)) for step in steps.values()):.1f}",
             "outcome": outcome(steps),
             "latest": "latest" if manifest["run"] == latest else "",
         }
         rows.append(row)
-    return pd.DataFrame(rows).astype(dict.fromkeys(METRICS, "float64"))
+    table = pd.DataFrame(rows)
+    # Somebody else may have written the manifests.
+    return table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in METRICS})
 
 
 def outcome(steps: Mapping[str, Any]) -> str:

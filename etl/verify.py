@@ -40,21 +40,31 @@ def verify(arguments: list[str]) -> None:
     """Print what was checked. Raises DataError for the first thing that does not fit."""
     if len(arguments) != 1:
         raise UsageError(f"RUN: expected one stamp, folder or URL, found {len(arguments)} arguments; see --help")
-    with fetch(arguments[0]) as (folder, latest):
+    with folder_of(arguments[0]) as (folder, latest):
         manifest = manifests.read_manifest(folder)
-        wrong = None
-        for name, found in all_checks(folder, manifest, latest):
-            print(f"{name:<32} {'differs: ' + found if found else 'fits'}")
-            wrong = wrong or (found and f"{name}: expected what was written, found {found}")
+        wrong = [check for check in map(show, all_checks(folder, manifest, latest, asked(arguments[0]))) if check[1]]
     for note in other_versions(manifest):
         print(note)
     if wrong:
-        raise DataError(f"{wrong}; do not use run {manifest['run']}")
+        name, found = wrong[0]
+        raise DataError(f"{name}: expected what was written, found {found}; do not use run {manifest['run']}")
     print(f"Run {manifest['run']} is what its manifest says, and its model gives its numbers.")
 
 
+def show(check: Check) -> Check:
+    """Print a line of the table."""
+    print(f"{check[0]:<32} {f'differs: {check[1]}' if check[1] else 'fits'}")
+    return check
+
+
+def asked(text: str) -> str | None:
+    """Return the stamp that the argument names, if it does."""
+    name = text.rstrip("/").rpartition("/")[2]
+    return name if STAMP.fullmatch(name) else None
+
+
 @contextmanager
-def fetch(text: str) -> "Iterator[tuple[Path, dict[str, Any] | None]]":
+def folder_of(text: str) -> "Iterator[tuple[Path, dict[str, Any] | None]]":
     """Give the run's folder, a temporary copy if it is in a storage, and what latest.json says if that was asked."""
     if "://" in text:
         with tempfile.TemporaryDirectory() as temporary:
@@ -62,40 +72,67 @@ def fetch(text: str) -> "Iterator[tuple[Path, dict[str, Any] | None]]":
         return
     folder = RUNS / text if STAMP.fullmatch(text) else Path(text)
     if not (folder / manifests.NAME).is_file():
-        raise UsageError(
-            f"RUN: expected the stamp, folder or URL of a run, found no {folder / manifests.NAME}; correct it"
-        )
+        raise UsageError(f"RUN: expected a run's stamp, folder or URL, found no {folder / manifests.NAME}; correct it")
     yield folder, None
 
 
-def all_checks(folder: Path, manifest: manifests.Manifest, latest: dict[str, Any] | None) -> Iterator[Check]:
-    """Compare latest.json, each artifact, and, only if all of these fit, the predictions and the metrics."""
-    checks = [("latest.json", wrong_latest(folder, manifest, latest))] if latest else []
+def all_checks(
+    folder: Path, manifest: manifests.Manifest, latest: dict[str, Any] | None, stamp: str | None
+) -> Iterator[Check]:
+    """Compare the names, each artifact, and, only if all of these fit, the predictions and the metrics."""
+    checks = [(manifests.NAME, wrong_name(folder, manifest, latest, stamp))]
+    if latest:
+        checks.append((storage.LATEST, wrong_latest(manifest, latest)))
     names = [*manifest["artifacts"], *(name for name in NEEDED if name not in manifest["artifacts"])]
     checks += [(name, wrong_file(folder, name, manifest["artifacts"].get(name))) for name in names]
     yield from checks
-    if any(found for _, found in checks):
-        return
+    if not any(found for _, found in checks):
+        yield from scored_again(folder, manifest["steps"].get("evaluate", {}).get("metrics", {}))
+
+
+def scored_again(folder: Path, recorded: dict[str, Any]) -> Iterator[Check]:
+    """Compare the predictions and metrics that the model gives now with those that were written."""
     openblas.start()
     import joblib
     import pandas as pd
 
-    predictions, metrics = measure(joblib.load(folder / "model.pkl"), read_clear_data(folder / "clear_data.csv"))
-    written = pd.read_csv(folder / "predictions.csv", dtype={"id": "str"}, keep_default_na=False)
-    yield "predictions, made again", wrong_predictions(predictions, written)
-    said = json.loads((folder / "evaluation.json").read_bytes())
+    try:
+        model = joblib.load(folder / "model.pkl")
+        predictions, metrics = measure(model, read_clear_data(folder / "clear_data.csv"))
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a forged or foreign model does, it is not this run's
+        yield "model.pkl", f"a model that cannot score clear_data.csv ({type(error).__name__})"
+        return
+    try:
+        written = pd.read_csv(folder / "predictions.csv", dtype={"id": "str"}, keep_default_na=False)
+        yield "predictions, made again", wrong_predictions(predictions, written)
+    except (ValueError, TypeError) as error:
+        yield "predictions.csv", f"no such table ({type(error).__name__})"
+    try:
+        said = dict(json.loads((folder / "evaluation.json").read_bytes()))
+    except (ValueError, TypeError) as error:
+        yield "evaluation.json", f"no metrics ({type(error).__name__})"
+        return
     yield "metrics, computed again", wrong_metrics(metrics, said)
-    yield "metrics in the manifest", wrong_metrics(manifest["steps"]["evaluate"].get("metrics", {}), said)
+    yield "metrics in the manifest", wrong_metrics(recorded, said)
 
 
-def wrong_latest(folder: Path, manifest: manifests.Manifest, latest: dict[str, Any]) -> str | None:
+def wrong_name(
+    folder: Path, manifest: manifests.Manifest, latest: dict[str, Any] | None, stamp: str | None
+) -> str | None:
+    """Tell whether the manifest is that of another run, or not the one that latest.json names by its hash."""
+    if manifest["run"] != (latest["run"] if latest else stamp or manifest["run"]):
+        return f"that of run {manifest['run']}"
+    if latest and latest.get("manifest_sha256") != manifests.sha256(folder / manifests.NAME):
+        return f"another content than {storage.LATEST} says (sha256)"
+    return None
+
+
+def wrong_latest(manifest: manifests.Manifest, latest: dict[str, Any]) -> str | None:
     """Tell what latest.json says otherwise than the run that it names."""
-    expected = {
-        "run": manifest["run"],
-        "manifest_sha256": manifests.sha256(folder / manifests.NAME),
-        "metrics": manifest["steps"]["evaluate"].get("metrics"),
-    }
-    return next((f"another {name}" for name, value in expected.items() if latest.get(name) != value), None)
+    expected = storage.describe(manifest, str(latest.get("manifest_sha256")))
+    return next((f"another {name}" for name in expected if latest.get(name) != expected[name]), None)
 
 
 def wrong_file(folder: Path, name: str, made: dict[str, Any] | None) -> str | None:
@@ -104,7 +141,9 @@ def wrong_file(folder: Path, name: str, made: dict[str, Any] | None) -> str | No
         return "no record in the manifest"
     if not (folder / name).is_file():
         return "no file"
-    return None if manifests.sha256(folder / name) == made["sha256"] else "other content (sha256)"
+    if manifests.sha256(folder / name) != made["sha256"]:
+        return "other content (sha256)"
+    return None if (folder / name).stat().st_size == made["bytes"] else "another size"
 
 
 def wrong_predictions(predictions: "pd.DataFrame", written: "pd.DataFrame") -> str | None:

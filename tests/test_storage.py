@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pytest
 from conftest import ROOT, Completed, Project, wdbc_rows
 from object_store import ADMIN, READER, ObjectStore, store
@@ -115,16 +117,43 @@ def test_store_that_is_down(project: Project, store: ObjectStore, url: str) -> N
     assert is_verified(tool(project, "verify", f"{url}/latest.json", **store.environment))
 
 
+@pytest.mark.parametrize("place", ["s3", "file"])
+def test_killed_publication_is_resumed(project: Project, store: ObjectStore, url: str, place: str) -> None:
+    """However often and wherever it is killed, nobody sees half a run, and the next try finishes it."""
+    place = url if place == "s3" else f"file://{project.root}/a store"
+    log = project.chain()
+    environment = project.environment(STORAGE_URL=place, **store.environment)
+    for pause in (0, 0.15, 0.3, 0.45):
+        said = Path(log).read_text(encoding="utf-8").count("publishing to")
+        with subprocess.Popen([sys.executable, project.root / "etl" / "evaluate.py", log], env=environment) as process:
+            wait_until(lambda said=said: Path(log).read_text(encoding="utf-8").count("publishing to") > said)
+            time.sleep(pause)
+            process.kill()
+        seen = tool(project, "verify", f"{place}/latest.json", **store.environment)
+        assert is_verified(seen) or "latest.json: expected the name of a run" in seen.stderr, seen.stderr
+
+    assert project.step("evaluate", log, STORAGE_URL=place, **store.environment).returncode == 0
+    assert is_verified(tool(project, "verify", f"{place}/latest.json", **store.environment))
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    """Wait a minute at most."""
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_store_that_goes_down_in_the_middle(project: Project, store: ObjectStore, url: str) -> None:
     """A large object under way is not there afterwards; evaluate alone, run again, finishes what was begun."""
-    log = project.chain(DATA_URL=large_csv(project, 120))
+    log = project.chain(DATA_URL=large_csv(project, 80))
     (run,) = project.runs()
     environment = project.environment(STORAGE_URL=url, **store.environment)
     command = [sys.executable, str(project.root / "etl" / "evaluate.py"), log]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as publishing:
-        while Path(log).read_text(encoding="utf-8").count("[EVALUATE]: done") < 2:
-            time.sleep(0.05)
-        time.sleep(0.6)
+        wait_until(lambda: "publishing to" in Path(log).read_text(encoding="utf-8"))
+        # Small objects are there, the large ones under way.
+        wait_until(lambda: store.files().exists(f"{url}/runs/{run.name}/evaluation.json"))
         store.kill()
         publishing.communicate(timeout=110)
     store.start()
@@ -136,7 +165,9 @@ def test_store_that_goes_down_in_the_middle(project: Project, store: ObjectStore
     assert is_verified(tool(project, "verify", f"{url}/latest.json", **store.environment))
 
 
-@pytest.mark.parametrize("fault", ["wrong keys", "no right to write", "no keys", "no bucket"])
+@pytest.mark.parametrize(
+    "fault", ["wrong keys", "wrong secret", "no right to write", "no keys", "no bucket", "bad endpoint"]
+)
 def test_refusal_is_a_wrong_setting_without_a_secret(
     project: Project, store: ObjectStore, url: str, fault: str
 ) -> None:
@@ -144,6 +175,10 @@ def test_refusal_is_a_wrong_setting_without_a_secret(
     given = dict(store.environment)
     if fault == "wrong keys":
         given |= {"AWS_ACCESS_KEY_ID": "AKnone", "AWS_SECRET_ACCESS_KEY": ADMIN[1]}
+    if fault == "wrong secret":
+        given["AWS_SECRET_ACCESS_KEY"] = READER[1]
+    if fault == "bad endpoint":
+        given["AWS_ENDPOINT_URL"] = "127.0.0.1:1"
     if fault == "no right to write":
         given |= {"AWS_ACCESS_KEY_ID": READER[0], "AWS_SECRET_ACCESS_KEY": READER[1]}
     if fault == "no keys":
@@ -160,15 +195,25 @@ def test_refusal_is_a_wrong_setting_without_a_secret(
 
 @pytest.mark.parametrize(
     "wrong",
-    ["s3://AKtest:Zq7Secret@bucket/x", "s3://bucket/x?key=Zq7Secret", "bucket/x", "s3://", "abfs://c:Zq7Secret@a/x"],
+    [
+        *(
+            "s3://AKtest:Zq7Secret@bucket/x",
+            "s3:///AK:Zq7Secret@b/x",
+            "abfs://c:Zq7Secret@a/x",
+            "AK:Zq7Secret@bucket/x",
+        ),
+        *("s3://bucket/x?key=Zq7Secret", "s3://"),
+    ],
 )
 def test_url_with_credentials_is_refused(project: Project, wrong: str) -> None:
     """Before any work, and without showing it."""
     done = project.step("data_loader", STORAGE_URL=wrong)
 
     assert done.returncode == 78
-    assert "STORAGE_URL (set by the environment): expected an URL like s3://bucket/prefix" in done.stderr
-    assert "Zq7Secret" not in done.stderr
+    assert "STORAGE_URL (the environment): expected an URL like s3://bucket/prefix" in done.stderr
+    told = [tool(project, name, wrong) for name in ("verify", "history")] if "://" in wrong else []
+    assert [one.returncode for one in told] == [78] * len(told)
+    assert "Zq7Secret" not in "".join([done.stderr, *(one.stdout + one.stderr for one in told)])
 
 
 def test_credentials_in_env_file(project: Project, store: ObjectStore, url: str) -> None:
@@ -193,13 +238,13 @@ def test_reader_always_finds_a_whole_run(project: Project, store: ObjectStore, u
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        for _ in range(5):
+        for _ in range(10):
             project.chain(STORAGE_URL=url, **store.environment)
     finally:
         done.set()
         reader.join()
 
-    assert len(found) >= 5
+    assert len(found) >= 10
     assert [one.stderr for one in found if one.returncode != 0] == []
 
 
@@ -260,7 +305,7 @@ def test_one_byte_is_enough(project: Project, published: Path, name: str) -> Non
     done = tool(project, "verify", f"file://{published}/latest.json")
 
     assert not is_verified(done)
-    assert (path.name if path.name != "manifest.json" else "latest.json") in done.stderr
+    assert done.stderr.startswith(f"verify.py: {path.name}: expected what was written")
 
 
 def test_forged_manifest_does_not_help(project: Project, published: Path) -> None:
@@ -285,13 +330,42 @@ def test_forged_manifest_does_not_help(project: Project, published: Path) -> Non
     rows[1] = ",".join([*row[:2], str(1 - int(row[2])), row[3]])
     (run / "predictions.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     assert "found another y_pred in 1 rows" in verified_after("predictions.csv").stderr
-    import joblib
-
     model = joblib.load(run / "model.pkl")
     model[-1].coef_ = model[-1].coef_ * 0.5
     joblib.dump(model, run / "model.pkl")
     assert "predictions, made again: expected" in verified_after("model.pkl").stderr
+    joblib.dump(model[-1], run / "model.pkl")
+    assert "model.pkl: expected what was written, found a model that cannot score" in verified_after("model.pkl").stderr
+    (run / "model.pkl").write_bytes(b"no pickle")
+    assert "model.pkl: expected what was written, found a model that cannot score" in verified_after("model.pkl").stderr
+    (run / "evaluation.json").write_text("3", encoding="utf-8")
+    assert "evaluation.json: expected what was written, found no metrics" in verified_after("evaluation.json").stderr
+    (run / "predictions.csv").write_text("", encoding="utf-8")
+    assert "predictions.csv: expected what was written, found no such table" in verified_after("predictions.csv").stderr
     assert is_verified(tool(project, "verify", f"file://{run}"))
+
+
+@pytest.mark.parametrize(
+    "forged", [{"run": "2001_01_01_00_00_00"}, {"artifacts": {"../../x": {}}}, {"run": 3}, {"steps": 3}]
+)
+def test_manifest_of_something_else_is_named(published: Path, project: Project, forged: dict[str, Any]) -> None:
+    """A manifest that is not this run's, or that no step wrote, is refused."""
+    run = min((published / "runs").iterdir())
+    change(run / "manifest.json", **forged)
+    done = tool(project, "verify", f"file://{run}")
+
+    assert not is_verified(done)
+    assert "manifest" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("field", ["started", "manifest", "metrics"])
+def test_latest_that_says_something_else_is_named(published: Path, project: Project, field: str) -> None:
+    """What a reader may follow is compared."""
+    change(published / "latest.json", **{field: "runs/other"})
+    done = tool(project, "verify", f"file://{published}/latest.json")
+
+    assert not is_verified(done)
+    assert done.stderr.startswith(f"verify.py: latest.json: expected what was written, found another {field}")
 
 
 def test_wrong_argument_of_verify(project: Project) -> None:
@@ -300,7 +374,7 @@ def test_wrong_argument_of_verify(project: Project) -> None:
         done = tool(project, "verify", *arguments)
         assert done.returncode == 64
         assert done.stderr.startswith("verify.py: RUN: expected")
-    assert tool(project, "verify", "file:///nowhere/latest.json").returncode == 78
+    assert tool(project, "verify", "file:///nowhere/latest.json").returncode == 65
     assert "Usage" in tool(project, "verify", "--help").stdout
 
 
@@ -346,4 +420,8 @@ def test_memory(project: Project) -> None:
 
     assert "published: memory://any/where/runs/" in Path(log).read_text(encoding="utf-8")
     assert project.step("evaluate", log, STORAGE_URL="foo://any/where").returncode == 78
-    assert project.step("evaluate", log, STORAGE_URL="file:///proc/nowhere").returncode in {74, 78}
+    assert project.step("evaluate", log, STORAGE_URL="file:///proc/nowhere").returncode == 74
+    (project.runs()[0] / "raw_data.csv").unlink()
+    gone = project.step("evaluate", log, STORAGE_URL="memory://any/where")
+    assert gone.returncode == 65
+    assert "raw_data.csv: expected what manifest.json records, found no file" in gone.stderr

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from steplib.settings import ROOT
 
 STEPS = ("data_loader", "transform", "train", "evaluate")
 NAME = "manifest.json"
+# How a run is named.
+STAMP = re.compile(r"\d{4}(_\d\d){5}", re.ASCII)
 # Recorded by the names under which they are imported, if the step has imported them.
 PACKAGES = ("joblib", "numpy", "pandas", "requests", "scipy", "sklearn")
 
@@ -108,12 +111,19 @@ def sha256(path: Path) -> str:
 
 
 def _is_manifest(found: object) -> bool:
-    if not isinstance(found, dict) or not isinstance(found.get("started"), str):
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in ("run", "started")):
         return False
     tables = [found.get("artifacts"), found.get("steps")]
     if not all(isinstance(table, dict) and all(isinstance(row, dict) for row in table.values()) for table in tables):
         return False
-    return all(made.get("step") in STEPS and {"sha256", "rows"} <= made.keys() for made in found["artifacts"].values())
+    # Names become paths, and are printed.
+    whole = {"sha256", "bytes", "rows"}
+    made_well = all(
+        re.fullmatch(r"\w[\w.-]*", name, re.ASCII) and made.get("step") in STEPS and whole <= made.keys()
+        for name, made in found["artifacts"].items()
+    )
+    facts = [step.get(name, {}) for step in found["steps"].values() for name in ("metrics", "packages")]
+    return made_well and all(isinstance(fact, dict) for fact in facts) and bool(STAMP.fullmatch(found["run"]))
 
 
 def _git_revision() -> str | None:

@@ -2,6 +2,8 @@
 
 import errno
 import hashlib
+import os
+import re
 import sys
 import uuid
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from steplib import manifest as manifests
 from steplib.errors import DataError, PipelineError, SettingError, StorageError, UnreachableError
-from steplib.settings import export_env_file
+from steplib.settings import check_storage_url, export_env_file
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -20,41 +22,50 @@ if TYPE_CHECKING:
 # Large files go in parts; what is in memory at once is parts times files times two.
 PART_BYTES = 8 * 1024 * 1024
 PARTS_AT_ONCE = 4
+# The library's own tries: five, each with these limits in seconds. No listing is remembered: others write there too.
+S3_OPTIONS = {
+    "use_listings_cache": False,
+    "config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 1}},
+}
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+# How backends say that they do not let in, or were told something wrong, beside PermissionError.
+REFUSALS = "credential|forbidden|unauthori[sz]ed|authenticat|token|profile|endpoint:|specified endpoint|validation"
 # In these an object appears when all of it is there; elsewhere it gets its name afterwards.
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "memory"}
 
 
 def open_storage(url: str) -> tuple["AbstractFileSystem", str]:
     """Return the file system of a URL, and the path in it. Raises SettingError for one that cannot be used."""
+    from fsspec import available_protocols
     from fsspec.core import url_to_fs
 
+    check_storage_url(url, "the storage")
     export_env_file()
     scheme = url.partition("://")[0].lower()
-    # No listing is remembered: others write there too.
-    options = {} if scheme in {"file", "local", "memory"} else {"use_listings_cache": False}
+    if scheme not in available_protocols():
+        raise SettingError(f"{url}: expected a scheme that fsspec knows, found {scheme}://; correct it")
     try:
-        files, root = url_to_fs(url, **options)
+        files, root = url_to_fs(url, **S3_OPTIONS if scheme in {"s3", "s3a"} else {})
     except ImportError as error:
         way_out = "install requirements-s3.txt" if scheme in {"s3", "s3a"} else "install fsspec's package for it"
-        raise SettingError(f"STORAGE_URL: expected the package for {scheme}://, found none; {way_out}") from error
-    except ValueError as error:
-        raise SettingError(
-            f"STORAGE_URL: expected a scheme that fsspec knows, found {scheme}://; correct it"
-        ) from error
+        raise SettingError(f"{url}: expected the package for {scheme}://, found none; {way_out}") from error
     return files, root.rstrip("/")
 
 
 def check_bucket(files: "AbstractFileSystem", root: str, url: str) -> None:
     """Raise SettingError if there is no such bucket; some stores would make one by the first object."""
     bucket = root.lstrip("/").split("/")[0]
-    if _is_object_store(files) and "memory" not in _protocols(files):
-        try:
-            files.info(bucket)
-        except PermissionError:
-            # To see the bucket is a right of its own; the first object tells.
-            return
-        except FileNotFoundError as error:
-            raise SettingError(f"{url}: expected the bucket {bucket}, found none; create it") from error
+    if not _is_object_store(files) or "memory" in _protocols(files):
+        return
+    try:
+        files.info(bucket)
+    except PermissionError:
+        # To see the bucket is a right of its own; the first object tells.
+        return
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError) and error.errno != errno.EINVAL:
+            raise
+        raise SettingError(f"{url}: expected the bucket {bucket}, found none; create it") from error
 
 
 def put_artifact(
@@ -68,9 +79,9 @@ def put_artifact(
     if before is None:
         try:
             send_file(files, local, path, callback)
-        except OSError as error:
-            # Another process was faster: create-only is answered by EEXIST, or by EINVAL for the condition that failed.
-            if error.errno not in {errno.EEXIST, errno.EINVAL} or holds(files, path, record, etag) is None:
+        except OSError:
+            # Another process was faster, or the answer to what was done got lost.
+            if holds(files, path, record, etag) is None:
                 raise
     else:
         callback.relative_update(record["bytes"])
@@ -86,7 +97,7 @@ def send_file(files: "AbstractFileSystem", local: Path, path: str, callback: "Ca
         parts = {"chunksize": PART_BYTES, "max_concurrency": PARTS_AT_ONCE} if "s3" in _protocols(files) else {}
         files.put_file(str(local), path, callback=callback, **_create_only(files), **parts)
         return
-    with _named_afterwards(files, path) as part:
+    with _named_afterwards(files, path, create=True) as part:
         files.put_file(str(local), part, callback=callback)
 
 
@@ -95,22 +106,31 @@ def send_bytes(files: "AbstractFileSystem", content: bytes, path: str, *, create
     if _is_object_store(files):
         files.pipe_file(path, content, **(_create_only(files) if create else {}))
         return
-    with _named_afterwards(files, path) as part:
+    with _named_afterwards(files, path, create=create) as part:
         files.pipe_file(part, content)
 
 
 @contextmanager
-def _named_afterwards(files: "AbstractFileSystem", path: str) -> Iterator[str]:
+def _named_afterwards(files: "AbstractFileSystem", path: str, *, create: bool) -> Iterator[str]:
+    """Give a name to write to; a later try writes over what an earlier one has left there."""
     parent, _, name = path.rpartition("/")
     files.makedirs(parent, exist_ok=True)
-    part = f"{parent}/.{name}.{uuid.uuid4().hex}.part"
-    try:
-        yield part
+    part = f"{parent}/.{name}.part" if create else f"{parent}/.{name}.{uuid.uuid4().hex}.part"
+    yield part
+    if create and "file" in _protocols(files):
+        # Unlike a move, this does not replace what has come there meanwhile.
+        os.link(part, path)
+        files.rm_file(part)
+    else:
         files.mv(part, path)
-    except BaseException:
-        if files.exists(part):
-            files.rm_file(part)
-        raise
+
+
+def read(files: "AbstractFileSystem", path: str) -> bytes | None:
+    """Return a small object's content, None if there is no such object."""
+    try:
+        return bytes(files.cat_file(path))
+    except FileNotFoundError:
+        return None
 
 
 def holds(files: "AbstractFileSystem", path: str, record: dict[str, Any], etag: str) -> bool | None:
@@ -132,6 +152,8 @@ def holds(files: "AbstractFileSystem", path: str, record: dict[str, Any], etag: 
 
 def digests(local: Path) -> tuple[str, str]:
     """Return a file's sha256, and the ETag that S3 gives it: its MD5, or that of its parts' MD5s and their number."""
+    if not local.is_file():
+        raise DataError(f"{local}: expected what {manifests.NAME} records, found no file; run its step again")
     sha256, md5, count = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
     in_parts = local.stat().st_size >= 2 * PART_BYTES
     with local.open("rb") as file:
@@ -162,18 +184,22 @@ def errors_of(url: str) -> Iterator[None]:
     """Turn what a backend raises into one line without its text, which may quote a key."""
     try:
         yield
+    except PipelineError:
+        raise
     except Exception as error:
-        kind, scheme = type(error), url.partition("://")[0]
-        if isinstance(error, PipelineError) or (kind.__module__ == "builtins" and not isinstance(error, OSError)):
-            raise
+        kind, code = type(error), getattr(error, "errno", None)
         found = f"found {kind.__name__}"
-        if isinstance(error, PermissionError) or "Credential" in kind.__name__:
-            msg = f"{url}: expected to be let in, {found}; check the credentials and the bucket's policy"
-            raise SettingError(msg) from None
-        if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) == errno.EINVAL:
-            raise SettingError(f"{url}: expected a place that is there, {found}; correct the URL") from None
-        if scheme in {"file", "local"}:
+        if code in DISK_ERRORS:
             raise StorageError(f"{url}: expected a disk that takes the run, {found}; mend that") from None
+        # The text only of what says no more by its kind: others quote addresses in it.
+        told = f"{kind.__name__} {error}" if kind in {OSError, ValueError} else kind.__name__
+        if isinstance(error, PermissionError) or re.search(REFUSALS, told, re.IGNORECASE):
+            msg = f"{url}: expected to be let in, {found}; check credentials, rights, region and endpoint"
+            raise SettingError(msg) from None
+        if kind.__module__ == "builtins" and not isinstance(error, OSError):
+            raise
+        if url.startswith(("file:", "local:")):
+            raise StorageError(f"{url}: expected a folder to read and write, {found}; correct it") from None
         msg = f"{url}: expected the storage to answer, {found}; check it and the network, then run this again"
         raise UnreachableError(msg) from None
 

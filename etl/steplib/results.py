@@ -68,7 +68,9 @@ def _is_in_progress(run: Run) -> bool:
     may_go_on = {None, os.EX_OK, os.EX_TEMPFAIL}
     failed_for_good = any(step.get("exit_code") not in may_go_on for step in manifest["steps"].values())
     fresh = time.time() - run.folder.stat().st_mtime < IN_PROGRESS_SECONDS
-    return fresh and not failed_for_good and not is_whole(manifest)
+    # A whole run may still have to be published.
+    done = is_whole(manifest) and all(step.get("outcome") == "done" for step in manifest["steps"].values())
+    return fresh and not failed_for_good and not done
 
 
 def _remove(run: Run, log: logging.Logger) -> None:

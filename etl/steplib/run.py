@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ LOGS = (ROOT / "logs").resolve()
 RESULTS = (ROOT / "results").resolve()
 RUNS = RESULTS / "runs"
 STAMP_FORMAT = "%Y_%m_%d_%H_%M_%S"
-STAMP = re.compile(r"\d{4}(_\d\d){5}", re.ASCII)
+STAMP = manifests.STAMP
 
 
 @dataclass(frozen=True)

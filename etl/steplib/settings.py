@@ -39,7 +39,7 @@ class Settings:
     data_timeout: float
     keep_runs: int
     retry_delay: float
-    storage_url: str | None
+    storage_url: str
 
 
 def read_settings() -> Settings:
@@ -50,7 +50,7 @@ def read_settings() -> Settings:
     """
     in_file = _read_env_file()
     values = {name: _find(name, in_file) for name in DEFAULTS}
-    data_url = values["DATA_URL"]
+    data_url, storage_url = values["DATA_URL"], values["STORAGE_URL"]
     if not data_url.text:
         raise _wrong(data_url, "an http(s) or file URL or a path (leave the line out for the embedded data)", "nothing")
     return Settings(
@@ -59,7 +59,7 @@ def read_settings() -> Settings:
         data_timeout=_seconds(values["DATA_TIMEOUT"], least=0.001),
         keep_runs=_whole_number(values["KEEP_RUNS"], least=1),
         retry_delay=_seconds(values["RETRY_DELAY"], least=0),
-        storage_url=_storage_url(values["STORAGE_URL"]),
+        storage_url=storage_url.text and check_storage_url(storage_url.text, f"STORAGE_URL ({storage_url.origin})"),
     )
 
 
@@ -103,16 +103,16 @@ def _read_env_file() -> dict[str, str | None]:
     return dotenv_values(stream=io.StringIO(text))
 
 
-def _storage_url(value: Value) -> str | None:
-    if not value.text:
-        return None
-    scheme, separator, rest = value.text.partition("://")
-    user, at, _ = rest.partition("/")[0].partition("@")
+def check_storage_url(text: str, name: str) -> str:
+    """Return the address of a storage. Raises SettingError for one with credentials, without showing it."""
+    scheme, separator, rest = text.partition("://")
+    user, at, _ = rest.partition("@")
     # Azure writes container@account.
-    if not separator or not rest or "?" in rest or "#" in rest or (at and (":" in user or "abfs" not in scheme)):
-        found = "something else" if separator else repr(value.text[:40])
-        raise _wrong(value, "an URL like s3://bucket/prefix, without credentials, ? and #", found)
-    return value.text.rstrip("/")
+    account = not at or ("abfs" in scheme and not re.search("[:/]", user))
+    if not separator or not re.fullmatch(r"[^?#@]*@?[^?#@]+", rest) or not account or not scheme.isalnum():
+        msg = f"{name}: expected an URL like s3://bucket/prefix, without credentials, ? and #, found something else"
+        raise SettingError(f"{msg}; credentials belong into the environment or .env")
+    return text
 
 
 def _whole_number(value: Value, least: int) -> int:

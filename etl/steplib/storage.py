@@ -8,14 +8,13 @@
 import hashlib
 import json
 import logging
-import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from steplib import manifest as manifests
 from steplib import objects
-from steplib.errors import DataError, StorageError
+from steplib.errors import DataError, StorageError, UsageError
 from steplib.run import STAMP, Run
 
 if TYPE_CHECKING:
@@ -31,36 +30,53 @@ def publish(run: Run, url: str, log: logging.Logger) -> None:
     Raises UnreachableError if the storage does not answer, SettingError if it refuses, StorageError if an object of
     this run holds other content.
     """
+    run.keep_log()
+    manifest = manifests.read_manifest(run.folder)
+    log.info("publishing to %s", url)
     with objects.errors_of(url):
         files, root = objects.open_storage(url)
         objects.check_bucket(files, root, url)
         folder = f"{root}/runs/{run.stamp}"
-        run.keep_log()
-        manifest = manifests.read_manifest(run.folder)
-        with objects.progress(sum(made["bytes"] for made in manifest["artifacts"].values())) as callback:
-
-            def send(name: str) -> None:
-                objects.put_artifact(
-                    files, run.folder / name, f"{folder}/{name}", manifest["artifacts"][name], callback
-                )
-
-            with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-                list(pool.map(send, manifest["artifacts"]))
+        put_artifacts(files, run.folder, folder, manifest["artifacts"])
         published = put_manifest(files, f"{folder}/{manifests.NAME}", manifest)
         latest = _latest_there(files, root, url)
         # A run that was started later, and published sooner, stays the latest.
         if latest is None or latest["started"] <= manifest["started"]:
             put_latest(files, root, published)
+        # Another may have looked at the same moment, and written before.
+        newer = _newer_published(files, root, run.stamp)
+        if newer is not None:
+            put_latest(files, root, newer)
     log.info("published: %s/runs/%s", url.rstrip("/"), run.stamp)
+
+
+def put_artifacts(files: "AbstractFileSystem", local: Path, folder: str, artifacts: dict[str, Any]) -> None:
+    """Send the artifacts, a few at once."""
+    with objects.progress(sum(made["bytes"] for made in artifacts.values())) as callback:
+        pool = ThreadPoolExecutor(FILES_AT_ONCE)
+        sent = [
+            pool.submit(objects.put_artifact, files, local / name, f"{folder}/{name}", made, callback)
+            for name, made in artifacts.items()
+        ]
+        try:
+            for one in sent:
+                one.result()
+        finally:
+            # After an error or a signal nothing is waited for; the step ends, and with it what is under way.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def put_manifest(files: "AbstractFileSystem", path: str, manifest: manifests.Manifest) -> bytes:
     """Write the manifest, if there is none of the same artifacts; return the one that is there."""
-    try:
-        there = bytes(files.cat_file(path))
-    except FileNotFoundError:
-        there = manifests.to_bytes(manifest)
-        objects.send_bytes(files, there, path, create=True)
+    there = objects.read(files, path)
+    if there is None:
+        try:
+            objects.send_bytes(files, manifests.to_bytes(manifest), path, create=True)
+        except OSError:
+            # Another process was faster, or the answer to what was done got lost.
+            if objects.read(files, path) is None:
+                raise
+        there = objects.read(files, path) or b""
     if manifests.parse(there, path)["artifacts"] != manifest["artifacts"]:
         raise StorageError(f"{path}: expected this run's manifest, found that of another; start a new run")
     return there
@@ -68,22 +84,29 @@ def put_manifest(files: "AbstractFileSystem", path: str, manifest: manifests.Man
 
 def put_latest(files: "AbstractFileSystem", root: str, published: bytes) -> None:
     """Let latest.json name the run of a manifest."""
-    manifest = manifests.parse(published, root)
-    latest = {
+    latest = describe(manifests.parse(published, root), hashlib.sha256(published).hexdigest())
+    objects.send_bytes(files, json.dumps(latest, indent=2).encode() + b"\n", f"{root}/{LATEST}", create=False)
+
+
+def describe(manifest: manifests.Manifest, sha256: str) -> dict[str, Any]:
+    """Return what latest.json says of a run, of whose manifest the hash is given."""
+    return {
         "run": manifest["run"],
         "started": manifest["started"],
         "manifest": f"runs/{manifest['run']}/{manifests.NAME}",
-        "manifest_sha256": hashlib.sha256(published).hexdigest(),
-        "metrics": manifest["steps"]["evaluate"]["metrics"],
+        "manifest_sha256": sha256,
+        "metrics": manifest["steps"].get("evaluate", {}).get("metrics"),
     }
-    objects.send_bytes(files, json.dumps(latest, indent=2).encode() + b"\n", f"{root}/{LATEST}", create=False)
 
 
 def roll_back(url: str, stamp: str) -> None:
     """Let latest.json name an older run again, until the next one is published."""
     with objects.errors_of(url):
         files, root = objects.open_storage(url)
-        put_latest(files, root, files.cat_file(f"{root}/runs/{stamp}/{manifests.NAME}"))
+        there = objects.read(files, f"{root}/runs/{stamp}/{manifests.NAME}")
+        if there is None:
+            raise UsageError(f"{url}: expected a published run {stamp}, found none; correct the stamp")
+        put_latest(files, root, there)
 
 
 def read_runs(url: str) -> tuple[list[manifests.Manifest], str | None]:
@@ -91,21 +114,40 @@ def read_runs(url: str) -> tuple[list[manifests.Manifest], str | None]:
     with objects.errors_of(url):
         files, root = objects.open_storage(url)
         objects.check_bucket(files, root, url)
-        try:
-            folders = files.ls(f"{root}/runs", detail=False)
-        except FileNotFoundError:
-            return [], None
+        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+            stamps = _stamps(files, root)
+            contents = pool.map(lambda stamp: objects.read(files, f"{root}/runs/{stamp}/{manifests.NAME}"), stamps)
         # A run that is being published has no manifest yet.
-        there = files.cat([f"{folder.rstrip('/')}/{manifests.NAME}" for folder in folders], on_error="omit")
+        there = {stamp: content for stamp, content in zip(stamps, contents, strict=True) if content is not None}
         latest = _latest_there(files, root, url)
-    return [manifests.parse(content, path) for path, content in there.items()], latest["run"] if latest else None
+    return [_parse_quietly(content, stamp) for stamp, content in there.items()], latest["run"] if latest else None
+
+
+def _parse_quietly(content: bytes, stamp: str) -> manifests.Manifest:
+    try:
+        return manifests.parse(content, stamp)
+    except DataError:
+        return {"run": stamp, "started": "", "artifacts": {}, "steps": {}}
+
+
+def _stamps(files: "AbstractFileSystem", root: str) -> list[str]:
+    try:
+        names = [path.rstrip("/").rpartition("/")[2] for path in files.ls(f"{root}/runs", detail=False)]
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if STAMP.fullmatch(name))
+
+
+def _newer_published(files: "AbstractFileSystem", root: str, stamp: str) -> bytes | None:
+    """Return the manifest of the newest published run, if that is newer than this one."""
+    newer = (name for name in reversed(_stamps(files, root)) if name > stamp)
+    there = (objects.read(files, f"{root}/runs/{name}/{manifests.NAME}") for name in newer)
+    return next((content for content in there if content is not None), None)
 
 
 def _latest_there(files: "AbstractFileSystem", root: str, url: str) -> dict[str, Any] | None:
-    try:
-        return parse_latest(files.cat_file(f"{root}/{LATEST}"), f"{url}/{LATEST}")
-    except FileNotFoundError:
-        return None
+    content = objects.read(files, f"{root}/{LATEST}")
+    return None if content is None else parse_latest(content, f"{url}/{LATEST}")
 
 
 def fetch(url: str, folder: Path) -> dict[str, Any] | None:
@@ -117,12 +159,14 @@ def fetch(url: str, folder: Path) -> dict[str, Any] | None:
         files, path = objects.open_storage(url)
         latest = None
         if path.endswith(f"/{LATEST}"):
-            latest = parse_latest(files.cat_file(path), url)
+            latest = parse_latest(objects.read(files, path) or b"", url)
             path = f"{path.removesuffix(LATEST)}runs/{latest['run']}"
-        (folder / manifests.NAME).write_bytes(files.cat_file(f"{path}/{manifests.NAME}"))
-        for name in manifests.read_manifest(folder)["artifacts"]:
-            # A name of somebody else's making must not lead out of the folder.
-            if re.fullmatch(r"\w[\w.]*", name) and files.exists(f"{path}/{name}"):
+        content = objects.read(files, f"{path}/{manifests.NAME}")
+        if content is None:
+            raise DataError(f"{url}: expected a published run, found no {manifests.NAME}; correct the URL")
+        (folder / manifests.NAME).write_bytes(content)
+        for name in manifests.parse(content, url)["artifacts"]:
+            if files.exists(f"{path}/{name}"):
                 files.get_file(f"{path}/{name}", str(folder / name))
     return latest
 
