@@ -27,6 +27,8 @@ S3_OPTIONS = {
     "use_listings_cache": False,
     "config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 1}},
 }
+# What a disk without hard links answers.
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # How backends say that they do not let in, or were told something wrong, beside PermissionError.
 REFUSALS = "credential|forbidden|unauthori[sz]ed|authenticat|token|profile|endpoint:|specified endpoint|validation"
@@ -118,11 +120,16 @@ def _named_afterwards(files: "AbstractFileSystem", path: str, *, create: bool) -
     part = f"{parent}/.{name}.part" if create else f"{parent}/.{name}.{uuid.uuid4().hex}.part"
     yield part
     if create and "file" in _protocols(files):
-        # Unlike a move, this does not replace what has come there meanwhile.
-        os.link(part, path)
-        files.rm_file(part)
-    else:
-        files.mv(part, path)
+        try:
+            # Unlike a move, this does not replace what has come there meanwhile.
+            os.link(part, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+        else:
+            files.rm_file(part)
+            return
+    files.mv(part, path)
 
 
 def read(files: "AbstractFileSystem", path: str) -> bytes | None:

@@ -39,14 +39,11 @@ def publish(run: Run, url: str, log: logging.Logger) -> None:
         folder = f"{root}/runs/{run.stamp}"
         put_artifacts(files, run.folder, folder, manifest["artifacts"])
         published = put_manifest(files, f"{folder}/{manifests.NAME}", manifest)
-        latest = _latest_there(files, root, url)
-        # A run that was started later, and published sooner, stays the latest.
-        if latest is None or latest["started"] <= manifest["started"]:
-            put_latest(files, root, published)
-        # Another may have looked at the same moment, and written before.
-        newer = _newer_published(files, root, run.stamp)
-        if newer is not None:
-            put_latest(files, root, newer)
+        newest = _newest(files, root, published)
+        put_latest(files, root, newest)
+        # Another run may have been published between the look and the write.
+        if (newest_now := _newest(files, root, newest)) != newest:
+            put_latest(files, root, newest_now)
     log.info("published: %s/runs/%s", url.rstrip("/"), run.stamp)
 
 
@@ -119,11 +116,13 @@ def read_runs(url: str) -> tuple[list[manifests.Manifest], str | None]:
             contents = pool.map(lambda stamp: objects.read(files, f"{root}/runs/{stamp}/{manifests.NAME}"), stamps)
         # A run that is being published has no manifest yet.
         there = {stamp: content for stamp, content in zip(stamps, contents, strict=True) if content is not None}
-        latest = _latest_there(files, root, url)
-    return [_parse_quietly(content, stamp) for stamp, content in there.items()], latest["run"] if latest else None
+        latest = objects.read(files, f"{root}/{LATEST}")
+    named = None if latest is None else parse_latest(latest, f"{url}/{LATEST}")["run"]
+    return [_parse_quietly(content, stamp) for stamp, content in there.items()], named
 
 
 def _parse_quietly(content: bytes, stamp: str) -> manifests.Manifest:
+    """Return a manifest; one that cannot be read is that of a run without steps, for an overview of many."""
     try:
         return manifests.parse(content, stamp)
     except DataError:
@@ -138,16 +137,12 @@ def _stamps(files: "AbstractFileSystem", root: str) -> list[str]:
     return sorted(name for name in names if STAMP.fullmatch(name))
 
 
-def _newer_published(files: "AbstractFileSystem", root: str, stamp: str) -> bytes | None:
-    """Return the manifest of the newest published run, if that is newer than this one."""
+def _newest(files: "AbstractFileSystem", root: str, published: bytes) -> bytes:
+    """Return the manifest of the newest published run, which is this one or was started later."""
+    stamp = json.loads(published)["run"]
     newer = (name for name in reversed(_stamps(files, root)) if name > stamp)
     there = (objects.read(files, f"{root}/runs/{name}/{manifests.NAME}") for name in newer)
-    return next((content for content in there if content is not None), None)
-
-
-def _latest_there(files: "AbstractFileSystem", root: str, url: str) -> dict[str, Any] | None:
-    content = objects.read(files, f"{root}/{LATEST}")
-    return None if content is None else parse_latest(content, f"{url}/{LATEST}")
+    return next((content for content in there if content and _parse_quietly(content, stamp)["started"]), published)
 
 
 def fetch(url: str, folder: Path) -> dict[str, Any] | None:
@@ -175,7 +170,7 @@ def parse_latest(content: bytes, url: str) -> dict[str, Any]:
     """Return what latest.json says. Raises DataError if it names no run."""
     try:
         latest = json.loads(content)
-        STAMP.fullmatch(latest["run"])[0] + latest["started"]  # type: ignore[index]
+        STAMP.fullmatch(latest["run"])[0]  # type: ignore[index]
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{url}: expected the name of a run, found something else; publish a run again") from error
     return cast("dict[str, Any]", latest)
