@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 # Large files go in parts; what is in memory at once is parts times files times two.
 PART_BYTES = 8 * 1024 * 1024
 PARTS_AT_ONCE = 4
-# The library's own tries: five, each with these limits in seconds. No listing is remembered: others write there too.
+# botocore's own tries, each with these limits in seconds. No listing is remembered: others write there too.
 S3_OPTIONS = {
     "use_listings_cache": False,
-    "config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 1}},
+    "config_kwargs": {
+        "connect_timeout": 5,
+        "read_timeout": 30,
+        "retries": {"mode": "standard", "total_max_attempts": 5},
+    },
 }
 # What a disk without hard links answers.
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -51,6 +55,9 @@ def open_storage(url: str) -> tuple["AbstractFileSystem", str]:
     except ImportError as error:
         way_out = "install requirements-s3.txt" if scheme in {"s3", "s3a"} else "install fsspec's package for it"
         raise SettingError(f"{url}: expected the package for {scheme}://, found none; {way_out}") from error
+    if scheme in {"s3", "s3a"}:
+        # Of s3fs' own, each of which would go through all of botocore's.
+        files.retries = 1
     return files, root.rstrip("/")
 
 
