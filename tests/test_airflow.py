@@ -508,7 +508,9 @@ def page(airflow: Airflow) -> Iterator[Any]:
 
     _, secret = what_it_said(airflow.project)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        # It keeps files in the home folder.
+        environment = airflow.project.environment()
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], env=environment)
         context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
         page = context.new_page()
         page.goto(f"{airflow.address}/dags/my_pipeline")
