@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 # What is heavy is imported where it is used, so that Ctrl-C finds its handler from the start.
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import psutil
 
 HOME = Path(__file__).resolve().parents[1] / ".airflow"
@@ -24,7 +26,6 @@ ENVIRONMENT = HOME / "environment"
 PASSWORDS = HOME / "simple_auth_manager_passwords.json.generated"
 # In the environment of all that is started here; what has it and outlives Airflow is ended.
 MARK = "MY_PIPELINE_STANDALONE"
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_TO_START = 300
 SECONDS_TO_STOP = 30
 KNOBS = {
@@ -50,8 +51,7 @@ class Stop(BaseException):
 
 def main() -> None:
     """Run Airflow until a signal comes, and end all of it."""
-    for signum in STOPPING:
-        signal.signal(signum, _raise_stop)
+    on_signals(_raise_stop)
     try:
         # Of a run_airflow.sh that was killed.
         end_processes()
@@ -59,8 +59,7 @@ def main() -> None:
     except Stop:
         say("stopping Airflow")
     finally:
-        for signum in STOPPING:
-            signal.signal(signum, signal.SIG_IGN)
+        on_signals(signal.SIG_IGN)
         end_processes()
 
 
@@ -71,11 +70,13 @@ def run() -> None:
     say(f"starting Airflow, half a minute or so; what it says is in {REPORT}")
     airflow = start(settings)
     address = settings["AIRFLOW__API__BASE_URL"]
-    wait_until_ready(airflow, address)
-    say("Airflow is ready; Ctrl-C stops it")
-    print(f"Address:  {address}/dags/my_pipeline\nLogin:    admin, password {password()}", flush=True)
-    airflow.wait()
-    fail(f"expected Airflow to go on, found that it ended; {REPORT} says why")
+    if shows_dag(airflow, address):
+        say("Airflow is ready; Ctrl-C stops it")
+        print(f"Address:  {address}/dags/my_pipeline\nLogin:    admin, password {password()}", flush=True)
+        airflow.wait()
+    found = "that it ended" if airflow.poll() is not None else f"that it did not within {SECONDS_TO_START} s"
+    say(f"expected Airflow to show the DAG and go on, found {found}; {REPORT} says why")
+    raise SystemExit(os.EX_SOFTWARE)
 
 
 def start(settings: dict[str, str]) -> "subprocess.Popen[bytes]":
@@ -134,23 +135,22 @@ def free_port(preferred: int) -> int:
     raise OSError("expected a free port, found none")
 
 
-def wait_until_ready(airflow: "subprocess.Popen[bytes]", address: str) -> None:
-    """Wait until Airflow shows the DAG, or ends."""
+def shows_dag(airflow: "subprocess.Popen[bytes]", address: str) -> bool:
+    """Wait until Airflow shows the DAG; tell whether it came to that before it ended or the time was up."""
     import requests
 
     session = requests.Session()
     session.trust_env = False
     deadline = time.monotonic() + SECONDS_TO_START
-    while airflow.poll() is None:
+    while airflow.poll() is None and time.monotonic() < deadline:
         with suppress(requests.RequestException, OSError, KeyError, ValueError):
             login = {"username": "admin", "password": password()}
             token = session.post(f"{address}/auth/token", json=login, timeout=5).json()["access_token"]
             headers = {"Authorization": f"Bearer {token}"}
             if session.get(f"{address}/api/v2/dags/my_pipeline", headers=headers, timeout=5).ok:
-                return
-        if time.monotonic() > deadline:
-            fail(f"expected Airflow to show the DAG within {SECONDS_TO_START} s, found none; {REPORT} says why")
+                return True
         time.sleep(0.5)
+    return False
 
 
 def password() -> str:
@@ -193,16 +193,15 @@ def say(text: str) -> None:
         print(f"run_airflow.sh: {text}", file=sys.stderr)
 
 
-def fail(text: str) -> NoReturn:
-    """End with an error."""
-    say(text)
-    raise SystemExit(os.EX_SOFTWARE)
+def on_signals(handler: "Callable[[int, FrameType | None], NoReturn] | signal.Handlers") -> None:
+    """Let the signals that stop do this."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, handler)
 
 
 def _raise_stop(_signum: int, _frame: FrameType | None) -> NoReturn:
     # Once is enough: a second signal would strike the farewell.
-    for signum in STOPPING:
-        signal.signal(signum, signal.SIG_IGN)
+    on_signals(signal.SIG_IGN)
     raise Stop
 
 

@@ -60,7 +60,7 @@ def local_runs() -> tuple[list[manifests.Manifest], str | None]:
     """Return the manifests of the runs on this disk, and the stamp of that which results/latest shows."""
     read = [manifests.read_quietly(run.folder) for run in all_runs()]
     latest = RESULTS / "latest"
-    return [one for one in read if "run" in one], Path(os.path.realpath(latest)).name if latest.exists() else None
+    return read, Path(os.path.realpath(latest)).name if latest.exists() else None
 
 
 def tabulate(found: Iterable[manifests.Manifest], latest: str | None) -> "pd.DataFrame":

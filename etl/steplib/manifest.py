@@ -59,11 +59,20 @@ def to_bytes(manifest: Manifest) -> bytes:
 
 
 def read_quietly(folder: Path) -> Manifest:
-    """Read a manifest for an overview of many runs; one that cannot be read is that of a run without steps."""
+    """Read a manifest for an overview of many runs; see parse_quietly."""
     try:
-        return read_manifest(folder)
-    except (DataError, OSError):
-        return {"started": "", "artifacts": {}, "steps": {}}
+        content = (folder / NAME).read_bytes()
+    except OSError:
+        content = b""
+    return parse_quietly(content, folder.name)
+
+
+def parse_quietly(content: bytes, stamp: str) -> Manifest:
+    """Return a run's manifest; one that cannot be read is that of a run without steps."""
+    try:
+        return parse(content, stamp)
+    except DataError:
+        return {"run": stamp, "started": "", "artifacts": {}, "steps": {}}
 
 
 def note_start(manifest: Manifest, step: str) -> None:

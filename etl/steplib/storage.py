@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from steplib import backends, objects
 from steplib import manifest as manifests
-from steplib import objects
 from steplib.errors import DataError, StorageError, UsageError
 from steplib.run import STAMP, Run
 
@@ -33,9 +33,9 @@ def publish(run: Run, url: str, log: logging.Logger) -> None:
     run.keep_log()
     manifest = manifests.read_manifest(run.folder)
     log.info("publishing to %s", url)
-    with objects.errors_of(url):
-        files, root = objects.open_storage(url)
-        objects.check_bucket(files, root, url)
+    with backends.errors_of(url):
+        files, root = backends.open_storage(url)
+        backends.check_bucket(files, root, url)
         folder = f"{root}/runs/{run.stamp}"
         put_artifacts(files, run.folder, folder, manifest["artifacts"])
         published = put_manifest(files, f"{folder}/{manifests.NAME}", manifest)
@@ -98,8 +98,8 @@ def describe(manifest: manifests.Manifest, sha256: str) -> dict[str, Any]:
 
 def roll_back(url: str, stamp: str) -> None:
     """Let latest.json name an older run again, until the next one is published."""
-    with objects.errors_of(url):
-        files, root = objects.open_storage(url)
+    with backends.errors_of(url):
+        files, root = backends.open_storage(url)
         there = objects.read(files, f"{root}/runs/{stamp}/{manifests.NAME}")
         if there is None:
             raise UsageError(f"{url}: expected a published run {stamp}, found none; correct the stamp")
@@ -108,9 +108,9 @@ def roll_back(url: str, stamp: str) -> None:
 
 def read_runs(url: str) -> tuple[list[manifests.Manifest], str | None]:
     """Return the manifests of all published runs, and the stamp that latest.json names."""
-    with objects.errors_of(url):
-        files, root = objects.open_storage(url)
-        objects.check_bucket(files, root, url)
+    with backends.errors_of(url):
+        files, root = backends.open_storage(url)
+        backends.check_bucket(files, root, url)
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             stamps = _stamps(files, root)
             contents = pool.map(lambda stamp: objects.read(files, f"{root}/runs/{stamp}/{manifests.NAME}"), stamps)
@@ -118,15 +118,7 @@ def read_runs(url: str) -> tuple[list[manifests.Manifest], str | None]:
         there = {stamp: content for stamp, content in zip(stamps, contents, strict=True) if content is not None}
         latest = objects.read(files, f"{root}/{LATEST}")
     named = None if latest is None else parse_latest(latest, f"{url}/{LATEST}")["run"]
-    return [_parse_quietly(content, stamp) for stamp, content in there.items()], named
-
-
-def _parse_quietly(content: bytes, stamp: str) -> manifests.Manifest:
-    """Return a manifest; one that cannot be read is that of a run without steps, for an overview of many."""
-    try:
-        return manifests.parse(content, stamp)
-    except DataError:
-        return {"run": stamp, "started": "", "artifacts": {}, "steps": {}}
+    return [manifests.parse_quietly(content, stamp) for stamp, content in there.items()], named
 
 
 def _stamps(files: "AbstractFileSystem", root: str) -> list[str]:
@@ -142,7 +134,9 @@ def _newest(files: "AbstractFileSystem", root: str, published: bytes) -> bytes:
     stamp = json.loads(published)["run"]
     newer = (name for name in reversed(_stamps(files, root)) if name > stamp)
     there = (objects.read(files, f"{root}/runs/{name}/{manifests.NAME}") for name in newer)
-    return next((content for content in there if content and _parse_quietly(content, stamp)["started"]), published)
+    return next(
+        (content for content in there if content and manifests.parse_quietly(content, stamp)["started"]), published
+    )
 
 
 def fetch(url: str, folder: Path) -> dict[str, Any] | None:
@@ -150,8 +144,8 @@ def fetch(url: str, folder: Path) -> dict[str, Any] | None:
 
     `url` ends with runs/<stamp> or with latest.json, of which the content is returned then.
     """
-    with objects.errors_of(url):
-        files, path = objects.open_storage(url)
+    with backends.errors_of(url):
+        files, path = backends.open_storage(url)
         latest = None
         if path.endswith(f"/{LATEST}"):
             latest = parse_latest(objects.read(files, path) or b"", url)
