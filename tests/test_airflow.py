@@ -581,3 +581,18 @@ def test_killed_run_airflow_is_cleared_away_by_the_next(make_project: Callable[[
 
     assert second.wait(60) == 0
     assert processes_in(project.root) == []
+
+
+def test_airflow_that_ends_is_never_called_ready(make_project: Callable[[str], Project]) -> None:
+    """Where Airflow cannot start, run_airflow.sh says that and where to look, and ends."""
+    project = make_project("project")
+    install_here(project)
+    (project.root / ".airflow" / "airflow.db").mkdir()
+    running = run_airflow(project)
+    code = running.wait(110)
+    said = (project.root / ".airflow" / "said").read_text(encoding="utf-8")
+
+    assert code == os.EX_SOFTWARE
+    assert "found that it ended" in said
+    assert "ready" not in said
+    assert processes_in(project.root) == []

@@ -210,7 +210,7 @@ def test_url_with_credentials_is_refused(project: Project, wrong: str) -> None:
     done = project.step("data_loader", STORAGE_URL=wrong)
 
     assert done.returncode == 78
-    assert "STORAGE_URL (the environment): expected an URL like s3://bucket/prefix" in done.stderr
+    assert "STORAGE_URL (set by the environment): expected an URL like s3://bucket/prefix" in done.stderr
     told = [tool(project, name, wrong) for name in ("verify", "history")] if "://" in wrong else []
     assert [one.returncode for one in told] == [78] * len(told)
     assert "Zq7Secret" not in "".join([done.stderr, *(one.stdout + one.stderr for one in told)])

@@ -50,7 +50,7 @@ def read_settings() -> Settings:
     """
     in_file = _read_env_file()
     values = {name: _find(name, in_file) for name in DEFAULTS}
-    data_url, storage_url = values["DATA_URL"], values["STORAGE_URL"]
+    data_url, storage = values["DATA_URL"], values["STORAGE_URL"]
     if not data_url.text:
         raise _wrong(data_url, "an http(s) or file URL or a path (leave the line out for the embedded data)", "nothing")
     return Settings(
@@ -59,7 +59,7 @@ def read_settings() -> Settings:
         data_timeout=_seconds(values["DATA_TIMEOUT"], least=0.001),
         keep_runs=_whole_number(values["KEEP_RUNS"], least=1),
         retry_delay=_seconds(values["RETRY_DELAY"], least=0),
-        storage_url=storage_url.text and check_storage_url(storage_url.text, f"STORAGE_URL ({storage_url.origin})"),
+        storage_url=storage.text and check_storage_url(storage.text, f"{storage.name} (set by {storage.origin})"),
     )
 
 
