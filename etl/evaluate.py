@@ -12,28 +12,27 @@ import json
 import logging
 from typing import Any
 
-from steplib import openblas, step
-from steplib.dataset import read_clear_data
+from steplib import numerics, step
+from steplib.batches import workers
 from steplib.run import Run
 from steplib.scoring import measure
 from steplib.settings import Settings
 
 
-def evaluate(run: Run, _settings: Settings, log: logging.Logger) -> dict[str, Any]:
+def evaluate(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
     """Predict the test rows with model.pkl, write the predictions and the metrics."""
-    openblas.start()
+    numerics.start()
     import joblib
 
     # Before the data, so that scikit-learn's libraries find memory, and it is the data that does not.
-    model = joblib.load(run.input("model.pkl"))
-    predictions, metrics = measure(model, read_clear_data(run.input("clear_data.csv")))
-    with run.writing("predictions.csv") as part:
-        predictions.to_csv(part, index=False, lineterminator="\n")
+    model, clear = joblib.load(run.input("model.pkl")), run.input("clear_data.csv")
+    with workers(settings) as over, run.writing("predictions.csv") as part:
+        metrics = measure(model, clear, part, settings.batch_bytes, over)
     with run.writing("evaluation.json") as part:
         part.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     for line in summarize(metrics):
         log.info(line)
-    return {"metrics": metrics, "artifacts": {"predictions.csv": len(predictions), "evaluation.json": None}}
+    return {"metrics": metrics, "artifacts": {"predictions.csv": metrics["test_rows"], "evaluation.json": None}}
 
 
 def publish(run: Run, settings: Settings, log: logging.Logger) -> None:

@@ -1,23 +1,30 @@
-"""Fit the classifier on the run's training rows.
+"""Fit the classifier on the run's training rows, all of them at once or batch by batch: the same model.
 
 Reads     clear_data.csv: the rows that their id does not make test rows.
 Writes    model.pkl: one scikit-learn Pipeline (impute, scale, logistic regression), pickled with joblib.
 Refuses   with 65: a clear_data.csv other than transform.py wrote, numbers too large to compute with;
-          with 71: data that does not fit into memory.
+          with 71: when memory is too short even for a batch.
 Warns     when the fit is singular (LinAlgError): a DummyClassifier takes the place of the logistic regression.
 """
 
 import logging
+import warnings
+from collections.abc import Sequence
+from functools import partial, reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steplib import openblas, step
-from steplib.dataset import SPLIT, read_clear_data, split
+from steplib import moments, newton, numerics, step, training
+from steplib.batches import Map, split, workers
+from steplib.csvfile import first_rows
+from steplib.dataset import SPLIT
 from steplib.errors import DataError
 from steplib.run import Run
 from steplib.settings import Settings
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import numpy as np
+    from numpy.typing import NDArray
     from sklearn.pipeline import Pipeline
 
 SEED = 0
@@ -27,30 +34,55 @@ SOLVER: dict[str, Any] = {"solver": "newton-cholesky", "tol": 1e-10, "max_iter":
 LARGEST_VALUE = 1e140
 
 
-def train(run: Run, _settings: Settings, log: logging.Logger) -> dict[str, Any]:
+def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
     """Fit the model on the training rows of clear_data.csv and pickle it."""
-    openblas.start()
+    numerics.start()
     import joblib
 
-    model = build_model()
-    data = read_clear_data(run.input("clear_data.csv"))
-    check_size(data)
-    (_, features, target), _ = split(data)
-    model = fit(model, features, target, log)
+    clear = run.input("clear_data.csv")
+    with run.scratch() as scratch, workers(settings) as over:
+        model, rows = fit(clear, scratch / "rows", settings.batch_bytes, over, log)
     with run.writing("model.pkl") as part:
         joblib.dump(model, part)
     classifier = type(model[-1]).__name__
-    log.info("model.pkl: %s fitted on %d rows, %d features", classifier, *features.shape)
-    facts = {"train_rows": len(features), "classifier": classifier, "solver": SOLVER, "seed": SEED, "split": SPLIT}
+    log.info("model.pkl: %s fitted on %d rows, %d features", classifier, rows, model[0].n_features_in_)
+    facts = {"train_rows": rows, "classifier": classifier, "solver": SOLVER, "seed": SEED, "split": SPLIT}
     return facts | {"artifacts": {"model.pkl": None}}
 
 
-def check_size(data: "pd.DataFrame") -> None:
+def fit(clear: Path, scratch: Path, batch_bytes: int, over: Map, log: logging.Logger) -> "tuple[Pipeline, int]":
+    """Return the model fitted on the training rows of clear_data.csv, and how many they are.
+
+    `scratch` is a file for the rows' numbers: 8 bytes for each feature of each row.
+    """
+    import numpy as np
+
+    (_, names), (first_line, _) = first_rows(clear)
+    features = names[2:]
+    scratch.touch()
+    store = partial(training.store, first_line=first_line, features=len(features), path=str(scratch))
+    told, classes, parts = moments.none(len(features)), np.zeros(2, dtype=np.int64), []
+    for stored in over(store, split(clear, batch_bytes, first_line)):
+        told, classes = moments.merge(told, stored.moments), classes + stored.classes
+        parts += [stored.part] if stored.part.rows else []
+    check_size(told, features)
+    model = prepare(features, told, rows := int(classes.sum()))
+    for _ in over(partial(training.standardize, mean=model[1].mean_, scale=model[1].scale_), parts):
+        pass
+    try:
+        classify(model, parts, over, log)
+    except np.linalg.LinAlgError:
+        log.warning("LinAlgError: the fit is singular; a DummyClassifier takes the place of the logistic regression")
+        know_only_classes(model, classes)
+    return model, rows
+
+
+def check_size(told: moments.Moments, features: Sequence[str]) -> None:
     """Raise DataError for a feature whose mean or variance would not be a finite float."""
-    extremes = data.drop(columns=data.columns[:2]).abs().max()
-    for name in extremes.index[extremes > LARGEST_VALUE]:
-        msg = f"feature {name}: expected numbers up to {LARGEST_VALUE:g}, found a larger one; correct the source"
-        raise DataError(msg)
+    for name, largest in zip(features, told.largest, strict=True):
+        if largest > LARGEST_VALUE:
+            msg = f"feature {name}: expected numbers up to {LARGEST_VALUE:g}, found a larger one; correct the source"
+            raise DataError(msg)
 
 
 def build_model() -> "Pipeline":
@@ -70,19 +102,57 @@ def build_model() -> "Pipeline":
     )
 
 
-def fit(model: "Pipeline", features: "pd.DataFrame", target: "pd.Series[int]", log: logging.Logger) -> "Pipeline":
-    """Fit the model; if that is singular, the classifier that knows only how often each class occurs.
+def prepare(features: Sequence[str], told: moments.Moments, rows: int) -> "Pipeline":
+    """Return the model, its first two steps fitted: they are given what the rows said, batch by batch."""
+    import numpy as np
 
-    features: (rows, features), NaN where missing; target: (rows,) of 0 and 1.
-    """
-    from numpy.linalg import LinAlgError
+    model = build_model()
+    impute, scale, _ = (fitted for _, fitted in model.steps)
+    scale.fit(impute.fit_transform(np.zeros((1, len(features)))))
+    impute.feature_names_in_ = np.array(features, dtype=object)
+    impute.statistics_, scale.mean_ = told.mean, told.mean.copy()
+    scale.var_, scale.scale_ = moments.variance(told, rows), moments.scale(told, rows)
+    scale.n_samples_seen_ = np.int64(rows)
+    return model
+
+
+def classify(model: "Pipeline", parts: Sequence[training.Part], over: Map, log: logging.Logger) -> None:
+    """Fit the last step of the model: by scikit-learn to the first part, from there by Newton steps to all of them."""
+    import numpy as np
+
+    classifier = model[-1]
+    first = np.array(parts[0].open())
+    target = first[:, -1].astype(np.int8)
+    known = len(set(target.tolist())) > 1
+    with warnings.catch_warnings():
+        # It is but where the steps begin.
+        warnings.simplefilter("ignore")
+        if known:
+            classifier.fit(first[:, : -training.MORE_COLUMNS], target)
+        else:
+            # A part of one class says nothing: all weights are 0.
+            classifier.fit(np.zeros((2, first.shape[1] - training.MORE_COLUMNS)), np.array([0, 1], dtype=np.int8))
+    groups = training.group(parts)
+
+    def at(weights: "NDArray[np.float64]") -> newton.Derivatives:
+        found = over(partial(training.derivatives, weights=weights), groups)
+        return reduce(newton.add, found, newton.penalty(weights))
+
+    optimum = newton.minimize(at, np.append(classifier.coef_[0], classifier.intercept_))
+    if not optimum.converged:
+        log.warning("the fit has not reached its optimum after %d steps", optimum.steps)
+    classifier.coef_, classifier.intercept_ = optimum.weights[None, :-1].copy(), optimum.weights[-1:].copy()
+    classifier.n_iter_ = np.array([optimum.steps], dtype=np.int32)
+
+
+def know_only_classes(model: "Pipeline", classes: "NDArray[np.int64]") -> None:
+    """Let the model's last step know only how often each class occurs."""
+    import numpy as np
     from sklearn.dummy import DummyClassifier
 
-    try:
-        return model.fit(features, target)
-    except LinAlgError:
-        log.warning("LinAlgError: the fit is singular; a DummyClassifier takes the place of the logistic regression")
-        return model.set_params(classify=DummyClassifier(strategy="prior")).fit(features, target)
+    nothing = np.zeros((2, model[0].n_features_in_))
+    dummy = DummyClassifier(strategy="prior").fit(nothing, np.array([0, 1], dtype=np.int8), sample_weight=classes)
+    model.set_params(classify=dummy)
 
 
 if __name__ == "__main__":

@@ -9,53 +9,44 @@ Refuses   with 65, naming line and column but never a value: another diagnosis o
 """
 
 import csv
-import hashlib
+import io
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
+from itertools import accumulate, pairwise, repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from steplib import step
-from steplib.csvfile import Row, read_rows
-from steplib.dataset import ID, MISSING, TARGET, TARGET_CODES, Columns, clean_number, find_columns, is_test
+from steplib import duplicates, step
+from steplib.batches import Map, split, workers
+from steplib.cleaning import DIGEST_BYTES, MOST_FAULTS_TOLD, Cleaned, Fault, clean_batch
+from steplib.csvfile import first_rows
+from steplib.dataset import ID, TARGET, TARGET_CODES, Columns, find_columns
 from steplib.errors import DataError
 from steplib.run import Run
 from steplib.settings import Settings
 
 BAD_TARGET = "невалидные данные в target"
 TARGET_COLUMN = 2
-MOST_FAULTS_TOLD = 10
 LONGEST_NAME_TOLD = 60
-
-
-class Record(NamedTuple):
-    """A clean row; a value is the shortest text that reads back to the very same float, or empty."""
-
-    id: str
-    target: int
-    values: list[str]
-
-
-class Fault(NamedTuple):
-    """What is wrong at one place; lines and columns count from 1, column 0 is the whole line."""
-
-    line: int
-    column: int
-    found: str
 
 
 @dataclass
 class Summary:
-    """What was read and written; `classes` counts rows by (is a test row, target)."""
+    """What was read and written; `classes` counts rows by (is a test row, target), in whole unless all four occur."""
 
     columns: Columns
     rows_read: int = 0
-    rows: int = 0
+    rows_of_batches: list[int] = field(default_factory=list)
     with_values: set[int] = field(default_factory=set)
     classes: Counter[tuple[bool, int]] = field(default_factory=Counter)
+
+    @property
+    def rows(self) -> int:
+        """How many rows were written."""
+        return sum(self.rows_of_batches)
 
     @property
     def duplicates(self) -> int:
@@ -67,11 +58,19 @@ class Summary:
         """The places of the features without any value."""
         return [i for i in range(len(self.columns.features)) if i not in self.with_values]
 
+    def add(self, cleaned: Cleaned) -> None:
+        """Add what came of a batch."""
+        self.rows_read += cleaned.rows_read
+        self.rows_of_batches.append(len(cleaned.digests) // DIGEST_BYTES)
+        self.with_values |= cleaned.with_values
+        self.classes += cleaned.classes
 
-def transform(run: Run, _settings: Settings, log: logging.Logger) -> dict[str, Any]:
+
+def transform(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
     """Clean raw_data.csv into clear_data.csv."""
-    with run.writing("clear_data.csv") as clear:
-        summary = clean_file(run.input("raw_data.csv"), clear)
+    raw = run.input("raw_data.csv")
+    with run.scratch() as scratch, workers(settings) as over, run.writing("clear_data.csv") as clear:
+        summary = clean_file(raw, clear, scratch, settings.batch_bytes, over)
     features = summary.columns.features
     dropped = [features[i] for i in summary.empty]
     log.info("raw_data.csv: %d rows, header: %s", summary.rows_read, "yes" if summary.columns.has_header else "no")
@@ -88,84 +87,79 @@ def transform(run: Run, _settings: Settings, log: logging.Logger) -> dict[str, A
     }
 
 
-def clean_file(raw: Path, clear: Path) -> Summary:
-    """Write the clean rows of a file to another. Raises DataError for whatever the step refuses."""
-    columns = find_columns(list(islice(read_rows(raw), 2)))
-    summary = write_clean(raw, columns, clear, leave_out=[])
+def clean_file(raw: Path, clear: Path, scratch: Path, batch_bytes: int, over: Map) -> Summary:
+    """Write the clean rows of a file to another. Raises DataError for whatever the step refuses.
+
+    The digests of the rows, by which duplicates are found, take 16 bytes a row in the folder `scratch`.
+    """
+    head = first_rows(raw)
+    columns = find_columns(head)
+    first_line = head[int(columns.has_header)][0]
+    digests = scratch / "digests"
+
+    def write(leave_out: Collection[int], drops: Iterable[Sequence[int]]) -> Summary:
+        work = partial(clean_batch, features=len(columns.features), leave_out=leave_out)
+        tasks = zip(split(raw, batch_bytes, first_line), drops, strict=False)
+        return write_clean(over(work, tasks), columns, leave_out, clear, digests)
+
+    nothing: Iterable[Sequence[int]] = repeat(())
+    summary = write([], nothing)
     if len(summary.empty) == len(columns.features):
         raise DataError("expected at least one feature with values, found none; check the source")
-    if summary.empty:
+    drops = repeats_by_batch(digests, summary.rows_of_batches)
+    if summary.empty or drops:
         # Known only now that all rows are read; so seldom that a second pass costs less than holding the rows.
-        write_clean(raw, columns, clear, leave_out=summary.empty)
+        summary = write(summary.empty, drops or nothing)
     check_classes(summary.classes)
     return summary
 
 
-def write_clean(raw: Path, columns: Columns, clear: Path, leave_out: Collection[int]) -> Summary:
-    """Write the clean rows without some features, a row at a time."""
+def write_clean(
+    results: Iterable[Cleaned], columns: Columns, leave_out: Collection[int], clear: Path, digests: Path
+) -> Summary:
+    """Write what came of the batches, but for some features, and the digests of the rows."""
     summary = Summary(columns)
-    kept = [i for i in range(len(columns.features)) if i not in leave_out]
-    with clear.open("w", encoding="utf-8", newline="") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow([ID, TARGET, *(columns.features[i] for i in kept)])
-        for record in unique(records(read_rows(raw), summary)):
-            out.writerow([record.id, record.target, *(record.values[i] for i in kept)])
-            summary.rows += 1
-            summary.classes[is_test(record.id), record.target] += 1
+    faults: list[Fault] = []
+    with clear.open("wb") as out, digests.open("wb") as out_digests:
+        out.write(header([ID, TARGET, *(name for i, name in enumerate(columns.features) if i not in leave_out)]))
+        for cleaned in results:
+            faults += cleaned.faults
+            if len(faults) >= MOST_FAULTS_TOLD:
+                break
+            if cleaned.error:
+                raise DataError(cleaned.error)
+            out.write(cleaned.lines)
+            out_digests.write(cleaned.digests)
+            summary.add(cleaned)
+    if faults:
+        raise refusal(faults[:MOST_FAULTS_TOLD], columns)
     return summary
 
 
-def records(rows: Iterable[Row], summary: Summary) -> Iterator[Record]:
-    """Yield the rows as records. Raises DataError with the first faults of the file."""
-    columns, width = summary.columns, len(summary.columns.names)
-    faults: list[Fault] = []
-    for line, cells in islice(rows, int(columns.has_header), None):
-        summary.rows_read += 1
-        if len(cells) == width:
-            record, found = parse(line, cells)
-            summary.with_values.update(i for i, value in enumerate(record.values) if value)
-        else:
-            found = [Fault(line, 0, f"{len(cells)} columns, expected {width}")]
-        faults += found
-        if len(faults) >= MOST_FAULTS_TOLD:
-            break
-        if not faults:
-            yield record
-    if faults:
-        raise refusal(faults, columns)
+def header(names: list[str]) -> bytes:
+    """Return the header line of clear_data.csv."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(names)
+    return line.getvalue().encode()
 
 
-def parse(line: int, cells: list[str]) -> tuple[Record, list[Fault]]:
-    """Clean one row of the right length, and say what is wrong with it."""
-    record_id, target, *features = (cell.strip() for cell in cells)
-    faults = [] if record_id else [Fault(line, 1, "no record id")]
-    if target not in TARGET_CODES:
-        faults.append(Fault(line, 2, "missing" if target.lower() in MISSING else "another value"))
-    values = []
-    for column, text in enumerate(features, start=3):
-        value = "" if text.lower() in MISSING else clean_number(text)
-        if value is None:
-            faults.append(Fault(line, column, "no finite number"))
-        values.append(value or "")
-    return Record(record_id, TARGET_CODES.get(target, 0), values), faults
-
-
-def unique(all_records: Iterable[Record]) -> Iterator[Record]:
-    """Leave out what has stood before; a row costs about 100 bytes of memory, whatever its width."""
-    seen = set()
-    for record in all_records:
-        # No cell holds a zero byte, so the joined texts are equal only if all cells are.
-        text = "\0".join([record.id, str(record.target), *record.values])
-        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-        if digest not in seen:
-            seen.add(digest)
-            yield record
+def repeats_by_batch(digests: Path, rows_of_batches: list[int]) -> list[Sequence[int]]:
+    """Return for each batch which of its rows stand in a batch before as well; nothing if none does."""
+    if len(rows_of_batches) <= 1:
+        # A batch drops its own repeats.
+        return []
+    ends = [0, *accumulate(rows_of_batches)]
+    repeats = duplicates.later_repeats(digests, ends[-1])
+    if not len(repeats):
+        return []
+    places = repeats.searchsorted(ends)
+    return [(repeats[i:j] - start).tolist() for (i, j), start in zip(pairwise(places), ends, strict=False)]
 
 
 def refusal(faults: list[Fault], columns: Columns) -> DataError:
     """Make one line of the first faults: places, and what is wrong there, but no value."""
     bad_target = any(fault.column == TARGET_COLUMN for fault in faults)
-    told = "; ".join(describe(fault, columns) for fault in faults[:MOST_FAULTS_TOLD])
+    told = "; ".join(describe(fault, columns) for fault in faults)
     lead = f"{BAD_TARGET}: expected B or M" if bad_target else "invalid data"
     taken = "; line 1 was taken for data, not for names" if faults[0].line == 1 else ""
     rest = f" (the first {MOST_FAULTS_TOLD}; there may be more)" if len(faults) >= MOST_FAULTS_TOLD else ""

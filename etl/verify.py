@@ -7,24 +7,24 @@ Checks    every artifact's sha256 and size; the model, unpickled only after its 
 Exits     0: all fits; 65: something does not, and the last line names it first; 64, 75, 78: as the steps.
 """
 
+import csv
 import json
 import math
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from steplib import manifest as manifests
-from steplib import openblas, storage, tool
-from steplib.dataset import read_clear_data
-from steplib.errors import DataError, UsageError
+from steplib import numerics, storage, tool
+from steplib.batches import workers
+from steplib.errors import DataError, MemoryShortError, UsageError
 from steplib.run import RUNS, STAMP
-from steplib.scoring import measure
-
-if TYPE_CHECKING:
-    import pandas as pd
+from steplib.scoring import COLUMNS, measure
+from steplib.settings import read_settings
 
 # Another version of scikit-learn, or another processor, may round the last digits otherwise.
 TOLERANCE = 1e-9
@@ -92,23 +92,21 @@ def all_checks(
 
 def scored_again(folder: Path, recorded: dict[str, Any]) -> Iterator[Check]:
     """Compare the predictions and metrics that the model gives now with those that were written."""
-    openblas.start()
+    numerics.start()
     import joblib
-    import pandas as pd
 
-    try:
-        model = joblib.load(folder / "model.pkl")
-        predictions, metrics = measure(model, read_clear_data(folder / "clear_data.csv"))
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever a forged or foreign model does, it is not this run's
-        yield "model.pkl", f"a model that cannot score clear_data.csv ({type(error).__name__})"
-        return
-    try:
-        written = pd.read_csv(folder / "predictions.csv", dtype={"id": "str"}, keep_default_na=False)
-        yield "predictions, made again", wrong_predictions(predictions, written)
-    except (ValueError, TypeError) as error:
-        yield "predictions.csv", f"no such table ({type(error).__name__})"
+    settings = read_settings()
+    with tempfile.TemporaryDirectory() as temporary, workers(settings) as over:
+        again = Path(temporary) / "predictions.csv"
+        try:
+            model = joblib.load(folder / "model.pkl")
+            metrics = measure(model, folder / "clear_data.csv", again, settings.batch_bytes, over)
+        except (MemoryError, MemoryShortError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a forged or foreign model does, it is not this run's
+            yield "model.pkl", f"a model that cannot score clear_data.csv ({type(error).__name__})"
+            return
+        yield "predictions, made again", wrong_predictions(again, folder / "predictions.csv")
     try:
         said = dict(json.loads((folder / "evaluation.json").read_bytes()))
     except (ValueError, TypeError) as error:
@@ -146,18 +144,27 @@ def wrong_file(folder: Path, name: str, made: dict[str, Any] | None) -> str | No
     return None if (folder / name).stat().st_size == made["bytes"] else "another size"
 
 
-def wrong_predictions(predictions: "pd.DataFrame", written: "pd.DataFrame") -> str | None:
+def wrong_predictions(again: Path, written: Path) -> str | None:
     """Tell in which column predictions.csv differs from what the model says now."""
-    if list(written) != list(predictions) or len(written) != len(predictions):
-        return (
-            f"{len(written)} rows of {len(list(written))} columns, not {len(predictions)} of {len(list(predictions))}"
-        )
-    for name in predictions:
-        now, then = predictions[name].to_numpy(), written[name].to_numpy()
-        fits = abs(now - then) <= TOLERANCE if name == "probability" else now == then
-        if not fits.all():
-            return f"another {name} in {int((~fits).sum())} rows"
+    if manifests.sha256(again) == manifests.sha256(written):
+        return None
+    with again.open(encoding="utf-8", newline="") as now, written.open(encoding="utf-8", newline="") as then:
+        try:
+            for row, pair in enumerate(zip_longest(csv.reader(now), csv.reader(then, strict=True))):
+                if column := differs(*pair):
+                    return f"another {column} in row {row}"
+        except (csv.Error, ValueError) as error:
+            return f"no such table ({type(error).__name__})"
     return None
+
+
+def differs(now: list[str] | None, then: list[str] | None) -> str | None:
+    """Return the name of the first column in which two rows of predictions.csv differ."""
+    if now is None or then is None or len(now) != len(then):
+        return "number of rows or columns"
+    *others, _ = (a == b for a, b in zip(now, then, strict=True))
+    fits = [*others, now[-1] == then[-1] or is_close(float(now[-1]), float(then[-1]))]
+    return next((name for name, fit in zip(COLUMNS, fits, strict=True) if not fit), None)
 
 
 def wrong_metrics(metrics: dict[str, Any], said: dict[str, Any]) -> str | None:

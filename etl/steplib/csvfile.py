@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from steplib.errors import DataError
@@ -72,29 +73,32 @@ def _not_csv(found: str) -> DataError:
     )
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def first_rows(path: Path) -> list[Row]:
+    """Return the file's first two rows, or fewer if it has no more."""
+    with path.open("rb") as file:
+        return list(islice(read_rows(file), 2))
+
+
+def read_rows(lines: Iterable[bytes], first_line: int = 1) -> Iterator[Row]:
     """Yield each row that is not blank with the number of the file's line on which it starts, a row at a time.
 
-    Quoted fields may hold commas, doubled quotes and line ends. Raises DataError with the line for bytes that are
-    not UTF-8, zero bytes and broken quotes.
+    The lines are the file's from `first_line` on. Quoted fields may hold commas, doubled quotes and line ends. Raises
+    DataError with the line for bytes that are not UTF-8, zero bytes and broken quotes.
     """
-    with path.open("rb") as file:
-        rows = csv.reader(_lines_of_text(file), strict=True, skipinitialspace=True)
-        line = 1
-        try:
-            for cells in rows:
-                if len(cells) > 1 or (cells and cells[0].strip()):
-                    yield line, cells
-                line = rows.line_num + 1
-        except csv.Error:
-            msg = (
-                f"line {line}: expected each field in whole quotes or none, found a broken or open one, or one too long"
-            )
-            raise DataError(f"{msg}; correct the line at the source") from None
+    rows = csv.reader(_lines_of_text(lines, first_line), strict=True, skipinitialspace=True)
+    line = first_line
+    try:
+        for cells in rows:
+            if len(cells) > 1 or (cells and cells[0].strip()):
+                yield line, cells
+            line = first_line + rows.line_num
+    except csv.Error:
+        msg = f"line {line}: expected each field in whole quotes or none, found a broken or open one, or one too long"
+        raise DataError(f"{msg}; correct the line at the source") from None
 
 
-def _lines_of_text(file: Iterable[bytes]) -> Iterator[str]:
-    for number, line in enumerate(file, start=1):
+def _lines_of_text(lines: Iterable[bytes], first_line: int) -> Iterator[str]:
+    for number, line in enumerate(lines, start=first_line):
         if b"\0" in line:
             raise DataError(f"line {number}: expected text, found a zero byte; name a CSV in DATA_URL")
         if b"\r" in line.removesuffix(b"\n").removesuffix(b"\r"):

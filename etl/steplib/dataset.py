@@ -3,21 +3,17 @@
 import hashlib
 import math
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from steplib.csvfile import LEAST_COLUMNS, Row
 from steplib.errors import DataError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    Part = tuple[pd.Series[str], pd.DataFrame, pd.Series[int]]
 
 ID, TARGET = "id", "target"
 TARGET_CODES = {"B": 0, "M": 1}
 MISSING = {"", "na", "nan", "null", "?"}
 TEST_FRACTION = 0.2
+# As the first eight bytes of a hash.
+TEST_BELOW = int(TEST_FRACTION * 2**64).to_bytes(8, "big")
 SPLIT = f"test rows: sha256 of the id, as a fraction of its range, below {TEST_FRACTION}"
 
 # Ten measurements of the cell nuclei, each as mean, standard error and worst: the standard names of the WDBC data.
@@ -84,8 +80,8 @@ def check_names(names: list[str], where: str) -> None:
             raise DataError(f"{msg} {first[name]} and {number} with the same; rename one")
 
 
-def clean_number(text: str) -> str | None:
-    """Return a number's shortest text that reads back to the very same float, None for what is no finite number."""
+def read_number(text: str) -> float | None:
+    """Return the number that a text says, None for what is no finite number."""
     # float() would take digits of other scripts and 1_000 as well.
     if not text.isascii() or "_" in text:
         return None
@@ -93,7 +89,7 @@ def clean_number(text: str) -> str | None:
         number = float(text)
     except ValueError:
         return None
-    return repr(number) if math.isfinite(number) else None
+    return number if math.isfinite(number) else None
 
 
 def is_test(record_id: str) -> bool:
@@ -102,31 +98,4 @@ def is_test(record_id: str) -> bool:
     The id alone decides, so a record stays on its side at every retraining, in any batch and on any machine
     (the stable-hash split of Géron, Hands-On Machine Learning, chapter 2).
     """
-    digest = hashlib.sha256(record_id.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < TEST_FRACTION * 2**64
-
-
-def read_clear_data(path: Path) -> "pd.DataFrame":
-    """Read `clear_data.csv`: id as text, target as 0 or 1, features as the very floats that were written."""
-    import pandas as pd
-
-    # An id may read NA: only an empty feature is missing.
-    features = [str(name) for name in pd.read_csv(path, nrows=0).columns[2:]]
-    return pd.read_csv(
-        path,
-        dtype={ID: "str", TARGET: "int8"} | dict.fromkeys(features, "float64"),
-        keep_default_na=False,
-        na_values={name: [""] for name in features},
-    )
-
-
-def split(data: "pd.DataFrame") -> "tuple[Part, Part]":
-    """Return the training rows and the test rows, each as id, features and target."""
-    import numpy as np
-
-    is_test_row = np.array([is_test(record_id) for record_id in data[ID]])
-    return _part(data[~is_test_row]), _part(data[is_test_row])
-
-
-def _part(rows: "pd.DataFrame") -> "Part":
-    return rows[ID], rows.drop(columns=[ID, TARGET]), rows[TARGET]
+    return hashlib.sha256(record_id.encode()).digest() < TEST_BELOW

@@ -41,6 +41,12 @@ class UnreachableError(PipelineError):
     exit_code = os.EX_TEMPFAIL
 
 
+class MemoryShortError(PipelineError):
+    """Something that has to be held in memory does not fit."""
+
+    exit_code = os.EX_OSERR
+
+
 class SettingError(PipelineError):
     """A setting is wrong."""
 

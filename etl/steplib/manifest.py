@@ -19,7 +19,7 @@ NAME = "manifest.json"
 # How a run is named.
 STAMP = re.compile(r"\d{4}(_\d\d){5}", re.ASCII)
 # Recorded by the names under which they are imported, if the step has imported them.
-PACKAGES = ("joblib", "numpy", "pandas", "requests", "scipy", "sklearn")
+PACKAGES = ("joblib", "numpy", "orjson", "pyarrow", "requests", "scipy", "sklearn")
 
 Manifest = dict[str, Any]
 
@@ -88,7 +88,7 @@ def note_end(manifest: Manifest, step: str, exit_code: int, seconds: float, fact
         "seconds": round(seconds, 3),
         "python": sys.version.split()[0],
         "git_revision": _git_revision(),
-        "packages": {name: sys.modules[name].__version__ for name in PACKAGES if name in sys.modules},
+        "packages": {name: sys.modules[name].__version__ for name in PACKAGES if sys.modules.get(name)},
         **facts,
     }
 

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ RESULTS = (ROOT / "results").resolve()
 RUNS = RESULTS / "runs"
 STAMP_FORMAT = "%Y_%m_%d_%H_%M_%S"
 STAMP = manifests.STAMP
+SCRATCH = ".scratch_"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,18 @@ class Run:
                 msg = f"run {self.stamp}: expected to work on it alone, found another process; try again later"
                 raise UnreachableError(msg) from error
             yield
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give a folder in the run's for what a step needs while it works; it goes with the step, or with the next."""
+        self.clear_scratch()
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=self.folder) as folder:
+            yield Path(folder)
+
+    def clear_scratch(self) -> None:
+        """Remove what a step that was killed has left; only who has the run's lock may."""
+        for rest in self.folder.glob(f"{SCRATCH}*"):
+            shutil.rmtree(rest)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:

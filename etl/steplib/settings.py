@@ -18,6 +18,9 @@ DEFAULTS = {
     "KEEP_RUNS": "10",
     "RETRY_DELAY": "5",
     "STORAGE_URL": "",
+    "BATCH_BYTES": "4194304",
+    "WORKERS": "0",
+    "DASK_SCHEDULER": "",
 }
 LONGEST_WAIT = 86_400
 
@@ -32,7 +35,7 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a run; times in seconds."""
+    """The settings of a run; times in seconds; `workers` 0 for one on each core."""
 
     data_url: str
     data_base: Path
@@ -40,6 +43,9 @@ class Settings:
     keep_runs: int
     retry_delay: float
     storage_url: str
+    batch_bytes: int
+    workers: int
+    dask_scheduler: str
 
 
 def read_settings() -> Settings:
@@ -60,6 +66,9 @@ def read_settings() -> Settings:
         keep_runs=_whole_number(values["KEEP_RUNS"], least=1),
         retry_delay=_seconds(values["RETRY_DELAY"], least=0),
         storage_url=storage.text and check_storage_url(storage.text, f"{storage.name} (set by {storage.origin})"),
+        batch_bytes=_whole_number(values["BATCH_BYTES"], least=1),
+        workers=_whole_number(values["WORKERS"], least=0),
+        dask_scheduler=values["DASK_SCHEDULER"].text,
     )
 
 

@@ -1,0 +1,140 @@
+"""A CSV as batches of whole rows, and one way to map a function over them: by all cores, or by a Dask cluster."""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, TypeVar
+
+from steplib.errors import SettingError, UnreachableError
+from steplib.settings import Settings
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from joblib import Parallel
+
+# Below this, importing pyarrow costs more than it saves.
+SMALL_FILE_BYTES = 1 << 20
+# As csvfile reads it: quotes count where a field begins, and a quoted field may run on over line ends.
+QUOTED_FIELD = re.compile(rb'(?:^(?:\xef\xbb\xbf)?|(?<=[,\n])) *"[^"]*(?:""[^"]*)*("|\Z)')
+# csv takes no field of more than 131,072 characters: one that is still open after so many bytes is broken.
+LONGEST_FIELD_BYTES = 4 * 131_072
+# Batches ahead of the one whose result is used, for each worker: what bounds the memory if the reduction is slow.
+LOOK_AHEAD = 8
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Map(Protocol):
+    """Map a function over items, in order, as the built-in map does."""
+
+    def __call__(self, work: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
+        """Yield the results."""
+
+
+class Batch(NamedTuple):
+    """Some whole rows of a file, by their place in bytes and the number of their first line, counted from 1."""
+
+    path: str
+    start: int
+    length: int
+    first_line: int
+
+    def read(self) -> bytes:
+        """Return the rows' bytes."""
+        with Path(self.path).open("rb") as file:
+            file.seek(self.start)
+            return file.read(self.length)
+
+    @property
+    def is_of_small_file(self) -> bool:
+        """Whether the file, not the batch, is small: the way of reading must not hang on the batches' size."""
+        return Path(self.path).stat().st_size < SMALL_FILE_BYTES
+
+
+def split(path: Path, size: int, first_line: int = 1) -> Iterator[Batch]:
+    """Yield the rows from a line on as batches of about `size` bytes, none of them cut."""
+    with path.open("rb") as file:
+        start, line = sum(len(file.readline()) for _ in range(first_line - 1)), first_line
+        while rows := _read_rows(file, size):
+            yield Batch(str(path), start, len(rows), line)
+            start, line = start + len(rows), line + rows.count(b"\n")
+
+
+def _read_rows(file: BinaryIO, size: int) -> bytes:
+    """Read at least `size` bytes, up to the end of a line that is no part of a quoted field."""
+    rows = file.read(size) + file.readline()
+    field = _open_field(rows, 0) if b'"' in rows else None
+    while field is not None and len(rows) - field <= LONGEST_FIELD_BYTES and (more := file.readline()):
+        rows += more
+        field = _open_field(rows, field)
+    return rows
+
+
+def _open_field(rows: bytes, start: int) -> int | None:
+    """Return where the quoted field begins that does not end in these rows, if there is one."""
+    last = next(iter(deque(QUOTED_FIELD.finditer(rows, start), maxlen=1)), None)
+    return last.start() if last and not last[1] else None
+
+
+@contextmanager
+def workers(settings: Settings) -> Iterator[Map]:
+    """Give the map of a step. Nothing is started for a single item, nor by one worker.
+
+    With threads, since pyarrow and numpy let go of the interpreter while they work; on a Dask cluster, if
+    DASK_SCHEDULER names one, by its processes. Raises UnreachableError if that does not answer.
+    """
+    with ExitStack() as stack:
+        parallel = None
+
+        def over(work: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
+            nonlocal parallel
+            rest = iter(items)
+            first = list(islice(rest, 2))
+            if len(first) < 2 or (settings.workers == 1 and not settings.dask_scheduler):  # noqa: PLR2004 - a second
+                yield from map(work, chain(first, rest))
+                return
+            parallel = parallel or stack.enter_context(_start(settings, stack))
+            yield from _in_waves(parallel, work, chain(first, rest))
+
+        yield over
+
+
+def _in_waves(parallel: "Parallel", work: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
+    """Hand out some items at a time: joblib would go on to the last, however slowly the results are used."""
+    from joblib import delayed
+
+    while wave := list(islice(items, LOOK_AHEAD * parallel.n_jobs)):
+        yield from parallel(delayed(work)(item) for item in wave)
+
+
+def _start(settings: Settings, stack: ExitStack) -> "Parallel":
+    from joblib import Parallel, cpu_count
+
+    if settings.dask_scheduler:
+        cluster = stack.enter_context(_connect(settings.dask_scheduler))
+        n_jobs = max(1, sum(cluster.nthreads().values()))
+        return Parallel(n_jobs, backend="dask", return_as="generator", pre_dispatch="all")
+    n_jobs = settings.workers or cpu_count()
+    return Parallel(n_jobs, backend="threading", return_as="generator", pre_dispatch="all")
+
+
+def _connect(address: str) -> "Client":
+    """Connect to a Dask scheduler, and have its workers need nothing of this project's code."""
+    try:
+        import cloudpickle
+        import distributed
+    except ModuleNotFoundError as error:
+        msg = f"DASK_SCHEDULER: expected the package {error.name}, found none; install distributed"
+        raise SettingError(msg) from error
+    import steplib
+
+    cloudpickle.register_pickle_by_value(steplib)
+    try:
+        return distributed.Client(address, timeout=30)  # type: ignore[no-untyped-call]  # theirs has no types
+    except (OSError, ValueError) as error:
+        msg = f"DASK_SCHEDULER: expected a scheduler at {address}, found none ({type(error).__name__})"
+        raise UnreachableError(f"{msg}; check its address and the network") from error
