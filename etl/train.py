@@ -110,9 +110,9 @@ def prepare(features: Sequence[str], told: moments.Moments, rows: int) -> "Pipel
     impute, scale, _ = (fitted for _, fitted in model.steps)
     scale.fit(impute.fit_transform(np.zeros((1, len(features)))))
     impute.feature_names_in_ = np.array(features, dtype=object)
-    impute.statistics_, scale.mean_ = told.mean, told.mean.copy()
+    impute.statistics_, scale.mean_ = told.mean.astype(np.float64), told.mean.astype(np.float64)
     scale.var_, scale.scale_ = moments.variance(told, rows), moments.scale(told, rows)
-    scale.n_samples_seen_ = np.int64(rows)
+    scale.n_samples_seen_ = type(scale.n_samples_seen_)(rows)
     return model
 
 
@@ -132,13 +132,13 @@ def classify(model: "Pipeline", parts: Sequence[training.Part], over: Map, log: 
         else:
             # A part of one class says nothing: all weights are 0.
             classifier.fit(np.zeros((2, first.shape[1] - training.MORE_COLUMNS)), np.array([0, 1], dtype=np.int8))
-    groups = training.group(parts)
+    groups, rows = training.group(parts), sum(part.rows for part in parts)
 
     def at(weights: "NDArray[np.float64]") -> newton.Derivatives:
         found = over(partial(training.derivatives, weights=weights), groups)
         return reduce(newton.add, found, newton.penalty(weights))
 
-    optimum = newton.minimize(at, np.append(classifier.coef_[0], classifier.intercept_))
+    optimum = newton.minimize(at, np.append(classifier.coef_[0], classifier.intercept_), rows)
     if not optimum.converged:
         log.warning("the fit has not reached its optimum after %d steps", optimum.steps)
     classifier.coef_, classifier.intercept_ = optimum.weights[None, :-1].copy(), optimum.weights[-1:].copy()

@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import train
+from sklearn import metrics
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from steplib import scoring
-from steplib.dataset import is_test, read_clear_data, split
+from sklearn.pipeline import Pipeline
+from steplib import batches, newton, scoring, vectors
+from steplib.dataset import is_test
 from steplib.errors import DataError
+from steplib.scoring import Scores
 
 LOG = logging.getLogger("test")
 
@@ -24,41 +27,70 @@ def table(rows: int) -> pd.DataFrame:
     return pd.DataFrame({"id": [str(i) for i in range(rows)], "target": target, **features})
 
 
-def test_split_is_by_id_alone() -> None:
-    """A record stays on its side whatever stands around it; about a fifth are test rows."""
-    (train_ids, _, _), (test_ids, features, target) = split(table(5000))
+def fit(data: pd.DataFrame, folder: Path, batch_bytes: int = 1 << 20) -> Pipeline:
+    """Fit the model to a table's training rows."""
+    clear = folder / "clear_data.csv"
+    data.to_csv(clear, index=False)
+    return train.fit(clear, folder / "rows", batch_bytes, map, LOG)[0]
 
-    assert set(test_ids) == {str(i) for i in range(5000) if is_test(str(i))}
-    assert not set(train_ids) & set(test_ids)
-    assert len(test_ids) == len(features) == len(target) == pytest.approx(1000, rel=0.1)
+
+def training_rows(data: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that are no test rows."""
+    return data[[not is_test(record_id) for record_id in data["id"]]]
+
+
+def test_split_is_by_id_alone() -> None:
+    """A record's side is in its id; about a fifth are test rows."""
+    assert sum(is_test(str(i)) for i in range(5000)) == pytest.approx(1000, rel=0.1)
     assert [i for i in ("1", "2", "3", "8", "9", "842302") if is_test(i)] == ["8", "9"]
 
 
-def test_fit_uses_only_what_it_is_given() -> None:
-    """Gaps are filled by the mean of the rows at hand, and the optimum is exact."""
+@pytest.mark.parametrize("batch_bytes", [1 << 20, 200])
+def test_fit_uses_training_rows_only_and_is_exact(tmp_path: Path, batch_bytes: int) -> None:
+    """Gaps are filled by the mean of the training rows, and the gradient vanishes."""
     data = table(200)
     data.loc[0, "f0"] = np.nan
-    model = train.fit(train.build_model(), data[["f0", "f1"]], data["target"], LOG)
-    scaled = model[:-1].transform(data[["f0", "f1"]])
-    probability = model.predict_proba(data[["f0", "f1"]])[:, 1]
-    gradient = scaled.T @ (probability - data["target"]) + model[-1].coef_[0]
+    model = fit(data, tmp_path, batch_bytes)
+    rows = training_rows(data)
+    scaled = model[:-1].transform(rows[["f0", "f1"]])
+    probability = model.predict_proba(rows[["f0", "f1"]])[:, 1]
+    gradient = scaled.T @ (probability - rows["target"]) + model[-1].coef_[0]
 
     assert isinstance(model[-1], LogisticRegression)
-    assert model[0].statistics_[0] == pytest.approx(data["f0"][1:].mean())
+    assert model[0].statistics_[0] == pytest.approx(rows["f0"].mean(), rel=1e-14)
     assert list(model.feature_names_in_) == ["f0", "f1"]
-    assert np.abs(gradient).max() < 1e-8
+    assert np.abs(gradient).max() < 1e-12
+    assert abs((probability - rows["target"]).sum()) < 1e-12
 
 
-def test_feature_without_value_among_training_rows_does_no_harm() -> None:
+@pytest.mark.parametrize("batch_bytes", [1 << 20, 500])
+def test_model_is_that_of_scikit_learn(tmp_path: Path, batch_bytes: int) -> None:
+    """Batch by batch, the fitted Pipeline has the attributes, types and numbers of one that scikit-learn has fitted."""
+    data = table(300).assign(f2=7.0, f3=1e9 + np.arange(300), f4=[np.nan, *range(299)])
+    rows = training_rows(data)
+    theirs = train.build_model().fit(rows.drop(columns=["id", "target"]), rows["target"].astype("int8"))
+    for ours, other in zip(fit(data, tmp_path, batch_bytes), theirs, strict=True):
+        assert vars(ours).keys() == vars(other).keys()
+        for name, value in vars(other).items():
+            if isinstance(value, np.ndarray | np.generic) and name != "n_iter_":
+                mine = vars(ours)[name]
+                assert (type(mine), mine.dtype, mine.shape) == (type(value), value.dtype, value.shape), name
+                assert (mine == value).all() or mine == pytest.approx(value, rel=1e-10, abs=1e-10), name
+
+
+def test_feature_without_value_among_training_rows_does_no_harm(tmp_path: Path) -> None:
     """A feature that only test rows have keeps its place and has no weight."""
     data = table(50).assign(f2=np.nan)
-    model = train.fit(train.build_model(), data[["f0", "f1", "f2"]], data["target"], LOG)
+    data.loc[data["id"] == "8", "f2"] = 5.0
+    model = fit(data, tmp_path)
 
     assert model[-1].coef_[0][2] == 0
     assert model.predict(data[["f0", "f1", "f2"]].assign(f2=5.0)).shape == (50,)
 
 
-def test_singular_fit_falls_back(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_singular_fit_falls_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     """LinAlgError is a warning, and a DummyClassifier takes the place of the logistic regression."""
 
     def singular(*_args: object, **_kwargs: object) -> None:
@@ -66,37 +98,75 @@ def test_singular_fit_falls_back(monkeypatch: pytest.MonkeyPatch, caplog: pytest
 
     monkeypatch.setattr(LogisticRegression, "fit", singular)
     data = table(50)
-    model = train.fit(train.build_model(), data[["f0", "f1"]], data["target"], LOG)
+    model = fit(data, tmp_path)
+    share = training_rows(data)["target"].mean()
 
     assert isinstance(model[-1], DummyClassifier)
-    assert model.predict_proba(data[["f0", "f1"]])[0] == pytest.approx([0.5, 0.5])
+    assert model.predict_proba(data[["f0", "f1"]])[0] == pytest.approx([1 - share, share])
     assert "LinAlgError" in caplog.text
 
 
-def test_number_too_large_to_square_is_refused() -> None:
-    """A finite number whose square is not gives a refusal that names the feature."""
-    data = table(10)
-    data.loc[3, "f1"] = -1e300
+def test_singular_hessian_is_told() -> None:
+    """Where no step can be taken, LinAlgError is what is raised."""
+    nothing = newton.Derivatives(1.0, np.ones(2), np.zeros((2, 2)))
+    with pytest.raises(np.linalg.LinAlgError):
+        newton.minimize(lambda _: nothing, np.zeros(2), 10)
+
+
+@pytest.mark.parametrize("start", [0.0, 50.0, -1000.0])
+def test_newton_finds_the_optimum_from_anywhere(start: float) -> None:
+    """A step that goes too far is halved until the loss goes down."""
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.normal(size=(100, 3)), np.ones(100), rng.integers(0, 2, 100)])
+
+    def at(weights: np.ndarray) -> newton.Derivatives:
+        return newton.add(newton.derivatives(rows, weights), newton.penalty(weights))
+
+    optimum = newton.minimize(at, np.full(4, start), 100)
+    assert optimum.converged
+    assert np.abs(at(optimum.weights).gradient).max() < 1e-12
+
+
+def test_number_too_large_to_square_is_refused(tmp_path: Path) -> None:
+    """A finite number whose square is not gives a refusal that names the feature, wherever it stands."""
+    data = table(100)
+    data.loc[99, "f1"] = -1e300
+    assert not is_test("99")
     with pytest.raises(DataError, match="feature f1"):
-        train.check_size(data)
+        fit(data, tmp_path, 200)
 
 
-def test_scores_are_those_of_the_predictions() -> None:
-    """Each metric, on six rows counted by hand."""
-    predictions = pd.DataFrame(
-        {"y_true": [1, 1, 1, 0, 0, 0], "y_pred": [1, 1, 0, 0, 0, 1], "probability": [0.9, 0.8, 0.4, 0.2, 0.1, 0.6]}
+def test_scores_are_those_of_scikit_learn() -> None:
+    """Each metric, with ties, from the counts and probabilities alone."""
+    rng = np.random.default_rng(0)
+    y_true = rng.integers(0, 2, 1000)
+    probability = np.clip(np.round(y_true * 0.2 + rng.random(1000) * 0.8, 2), 0, 1)
+    y_pred = (probability > 0.5).astype(int)
+    found = scoring.score(scores_of(y_true, y_pred, probability, train_classes=[2, 1]))
+
+    assert list(found)[:4] == ["accuracy", "precision", "recall", "f1_score"]
+    for name in ("accuracy", "precision", "recall", "f1"):
+        theirs = getattr(metrics, f"{name}_score")(y_true, y_pred)
+        assert found["f1_score" if name == "f1" else name] == theirs
+    assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(y_true, probability), rel=1e-13)
+    average_precision = metrics.average_precision_score(y_true, probability)
+    assert found["average_precision"] == pytest.approx(average_precision, rel=1e-13)
+    assert found["brier_score"] == pytest.approx(metrics.brier_score_loss(y_true, probability), rel=1e-13)
+    counts = [found[f"{kind}s"] for kind in ("true_negative", "false_positive", "false_negative", "true_positive")]
+    assert counts == metrics.confusion_matrix(y_true, y_pred).ravel().tolist()
+    assert found["baseline_accuracy"] == (y_true == 0).mean()
+    assert (found["train_rows"], found["test_rows"]) == (3, 1000)
+
+
+def scores_of(y_true: np.ndarray, y_pred: np.ndarray, probability: np.ndarray, train_classes: list[int]) -> Scores:
+    """Return what evaluate.py holds of these predictions."""
+    return Scores(
+        of_b=probability[y_true == 0],
+        of_m=probability[y_true == 1],
+        confusion=metrics.confusion_matrix(y_true, y_pred),
+        squared_error=float(((probability - y_true) ** 2).sum()),
+        train_classes=np.array(train_classes),
     )
-    metrics = scoring.score(predictions, pd.Series([0, 0, 1]))
-
-    assert list(metrics)[:4] == ["accuracy", "precision", "recall", "f1_score"]
-    assert metrics["accuracy"] == metrics["precision"] == metrics["recall"] == pytest.approx(2 / 3)
-    assert [metrics[f"{kind}s"] for kind in ("true_positive", "false_positive", "true_negative", "false_negative")] == [
-        *(2, 1, 2, 1)
-    ]
-    assert metrics["roc_auc"] == pytest.approx(8 / 9)
-    assert metrics["brier_score"] == pytest.approx((0.01 + 0.04 + 0.36 + 0.04 + 0.01 + 0.36) / 6)
-    assert metrics["baseline_accuracy"] == 0.5
-    assert (metrics["train_rows"], metrics["test_rows"]) == (3, 6)
 
 
 def test_wilson_interval() -> None:
@@ -112,21 +182,25 @@ def test_wilson_interval() -> None:
 
 def test_model_that_never_says_m_has_precision_zero() -> None:
     """No positive prediction is a poor model, not a failure of the step."""
-    predictions = pd.DataFrame({"y_true": [1, 0], "y_pred": [0, 0], "probability": [0.3, 0.3]})
+    found = scoring.score(scores_of(np.array([1, 0]), np.array([0, 0]), np.array([0.3, 0.3]), train_classes=[2, 1]))
 
-    assert scoring.score(predictions, pd.Series([0, 0, 1]))["precision"] == 0
+    assert found["precision"] == 0
 
 
-def test_clear_data_reads_back_to_the_same_floats(tmp_path: Path) -> None:
+@pytest.mark.parametrize("small", [0, 1 << 30], ids=["as arrays", "row by row"])
+def test_clear_data_reads_back_to_the_same_floats(tmp_path: Path, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every float that transform.py writes, of any size, is read as the very same, an empty one as NaN, ids as text."""
+    monkeypatch.setattr(batches, "SMALL_FILE_BYTES", small)
     rng = np.random.default_rng(0)
     numbers = rng.integers(0, 2**63, 100_000).view("float64")
     numbers = numbers[np.isfinite(numbers)].tolist()
     path = tmp_path / "clear_data.csv"
     rows = [f"NA,0,{number!r},\n" for number in numbers]
-    path.write_text("id,target,f0,f1\n" + "".join([*rows, "007,1,,1.0\n"]), encoding="utf-8")
-    data = read_clear_data(path)
+    path.write_text("id,target,f0,f1\n" + "".join([*rows, '"0,""0\n7",1,,1.0\n']), encoding="utf-8")
+    (batch,) = batches.split(path, 1 << 30, first_line=2)
+    ids, target, features = vectors.read_clear(batch, 2)
 
-    assert data["f0"].tolist()[:-1] == numbers
-    assert np.isnan(data["f0"].iloc[-1])
-    assert (data["id"].iloc[0], data["id"].iloc[-1]) == ("NA", "007")
+    assert features[:-1, 0].tolist() == numbers
+    assert np.isnan(features[-1, 0])
+    assert features[-1, 1] == 1
+    assert (ids[0], ids[-1], target.tolist()) == ("NA", '0,"0\n7', [0] * len(numbers) + [1])

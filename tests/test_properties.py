@@ -5,12 +5,12 @@ import math
 import tempfile
 from pathlib import Path
 
-import transform
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from steplib.csvfile import HEAD_BYTES, check_head
+from steplib.dataset import MISSING
 from steplib.errors import DataError
-from test_transform import BODY, HEAD
+from test_transform import BODY, HEAD, clean_in_every_way
 
 CELLS = st.one_of(
     st.sampled_from(
@@ -28,16 +28,13 @@ NEARLY_GOOD = st.tuples(st.binary(max_size=6), st.integers(0, len(HEAD + BODY)))
 def check_cleaning(content: bytes) -> None:
     """Clean the content as the load and transform steps do, and check what comes out if they take it."""
     with tempfile.TemporaryDirectory() as folder:
-        raw, clear = Path(folder) / "raw.csv", Path(folder) / "clear.csv"
-        raw.write_bytes(content)
         try:
             check_head(content[:HEAD_BYTES])
-            summary = transform.clean_file(raw, clear)
+            clear = clean_in_every_way(content, Path(folder))
         except DataError:
             return
         with clear.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-    assert len(rows) == summary.rows
     assert header[:2] == ["id", "target"]
     assert len(set(header)) == len(header)
     for row in rows:
@@ -66,9 +63,7 @@ def test_any_floats_come_out_the_same(numbers: list[float | None]) -> None:
     lines = BODY.splitlines()
     body = "".join(f"{line},{'' if n is None else repr(n)}\n" for line, n in zip(lines * 8, numbers, strict=False))
     with tempfile.TemporaryDirectory() as folder:
-        raw, clear = Path(folder) / "raw.csv", Path(folder) / "clear.csv"
-        raw.write_text(body, encoding="utf-8")
-        summary = transform.clean_file(raw, clear)
+        clear = clean_in_every_way(body.encode(), Path(folder))
         with clear.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))[1:]
     if any(n is not None for n in numbers):
@@ -76,4 +71,38 @@ def test_any_floats_come_out_the_same(numbers: list[float | None]) -> None:
         sent = [(line.split(",")[0], "" if n is None else n.hex()) for line, n in zip(lines * 8, numbers, strict=False)]
         assert found == list(dict.fromkeys(sent))
     else:
-        assert summary.empty == [2]
+        assert len(rows[0]) == 4
+
+
+IDS = st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
+    str.strip
+)
+NUMBERS = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.integers(-(10**30), 10**30).map(str),
+    st.sampled_from(
+        ["", "NA", "nAn", "NULL", "?", " 1 ", "\t2.5\t", ".5", "5.", "1E3", "+1", "00.10", "1e-400", '"7"']
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(IDS, st.sampled_from("BM"), NUMBERS, NUMBERS), max_size=20), st.sampled_from(["\n", "\r\n"]))
+def test_any_table_comes_out_whole(table: list[tuple[str, str, str, str]], end: str) -> None:
+    """Whatever the ids hold, and however the numbers are written, each row comes out, in order, repeats but once."""
+    lines = [*BODY.splitlines()]
+    for record_id, target, *numbers in table:
+        lines.append(",".join(['"' + record_id.replace('"', '""') + '"', target, *numbers]))
+    with tempfile.TemporaryDirectory() as folder:
+        clear = clean_in_every_way((end.join(lines) + end).encode(), Path(folder))
+        with clear.open(encoding="utf-8", newline="") as file:
+            found = [(row[0], row[1], *map(value, row[2:])) for row in list(csv.reader(file))[1:]]
+    sent = [tuple(next(csv.reader([line]))) for line in BODY.splitlines()] + table
+    expected = [(row[0].strip(), "01"[row[1] == "M"], *map(value, row[2:])) for row in sent]
+    assert found == list(dict.fromkeys(expected))
+
+
+def value(text: str) -> str:
+    """Return what a number's text means, to the last bit; nothing for a missing one."""
+    plain = text.strip().strip('"')
+    return "" if plain.lower() in MISSING else float(plain).hex()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import transform
 from conftest import wdbc_rows
+from steplib import batches
 from steplib.csvfile import check_head
 from steplib.dataset import WDBC_FEATURES, is_test
 from steplib.errors import DataError
@@ -20,14 +21,36 @@ BODY = f"{TEST_IDS[0]},M,1,2\n{TEST_IDS[1]},B,3,4\n{TRAIN_IDS[0]},M,5,6\n{TRAIN_
 Clean = Callable[[str | bytes], list[list[str]]]
 
 
+# Read row by row or as arrays, in one batch or in many: the same in every way.
+WAYS = [(1 << 20, 1 << 22), (1 << 20, 1), (1 << 20, 40), (0, 1 << 22), (0, 1), (0, 40)]
+
+
+def clean_in_every_way(content: bytes, folder: Path) -> Path:
+    """Clean a file's content in every way, and return the one that came of all."""
+    raw, found = folder / "raw.csv", {}
+    raw.write_bytes(content)
+    for small, batch_bytes in WAYS:
+        clear = folder / f"clear_{small}_{batch_bytes}.csv"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(batches, "SMALL_FILE_BYTES", small)
+            try:
+                summary = transform.clean_file(raw, clear, folder, batch_bytes, map)
+                found[small, batch_bytes] = (clear.read_bytes(), summary.rows_read, summary.rows)
+            except DataError as error:
+                found[small, batch_bytes] = str(error)
+    assert len(set(found.values())) == 1, found
+    (result,) = set(found.values())
+    if isinstance(result, str):
+        raise DataError(result)
+    return clear
+
+
 @pytest.fixture
 def clean(tmp_path: Path) -> Clean:
     """Return a cleaner of a file's content that gives back the rows of clear_data.csv."""
 
     def clean(content: str | bytes) -> list[list[str]]:
-        raw, clear = tmp_path / "raw.csv", tmp_path / "clear.csv"
-        raw.write_bytes(content.encode() if isinstance(content, str) else content)
-        transform.clean_file(raw, clear)
+        clear = clean_in_every_way(content.encode() if isinstance(content, str) else content, tmp_path)
         with clear.open(encoding="utf-8", newline="") as file:
             return list(csv.reader(file))
 

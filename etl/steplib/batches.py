@@ -8,6 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, TypeVar
 
+from steplib.csvfile import open_csv
 from steplib.errors import SettingError, UnreachableError
 from steplib.settings import Settings
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
 # Below this, importing pyarrow costs more than it saves.
 SMALL_FILE_BYTES = 1 << 20
-# As csvfile reads it: quotes count where a field begins, and a quoted field may run on over line ends.
-QUOTED_FIELD = re.compile(rb'(?:^(?:\xef\xbb\xbf)?|(?<=[,\n])) *"[^"]*(?:""[^"]*)*("|\Z)')
+# As csv reads it: quotes count where a field begins, and a quoted field may run on over line ends. The quote stands
+# first, so that searching for it is fast; where a blank may stand before it, it takes the slower one.
+QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*("|\Z)')
+QUOTED_FIELD_AFTER_BLANKS = re.compile(rb'(?:^|(?<=[,\n])) *"[^"]*(?:""[^"]*)*("|\Z)')
 # csv takes no field of more than 131,072 characters: one that is still open after so many bytes is broken.
 LONGEST_FIELD_BYTES = 4 * 131_072
 # Batches ahead of the one whose result is used, for each worker: what bounds the memory if the reduction is slow.
@@ -57,8 +60,10 @@ class Batch(NamedTuple):
 
 def split(path: Path, size: int, first_line: int = 1) -> Iterator[Batch]:
     """Yield the rows from a line on as batches of about `size` bytes, none of them cut."""
-    with path.open("rb") as file:
-        start, line = sum(len(file.readline()) for _ in range(first_line - 1)), first_line
+    with open_csv(path) as file:
+        for _ in range(first_line - 1):
+            file.readline()
+        start, line = file.tell(), first_line
         while rows := _read_rows(file, size):
             yield Batch(str(path), start, len(rows), line)
             start, line = start + len(rows), line + rows.count(b"\n")
@@ -76,7 +81,8 @@ def _read_rows(file: BinaryIO, size: int) -> bytes:
 
 def _open_field(rows: bytes, start: int) -> int | None:
     """Return where the quoted field begins that does not end in these rows, if there is one."""
-    last = next(iter(deque(QUOTED_FIELD.finditer(rows, start), maxlen=1)), None)
+    pattern = QUOTED_FIELD_AFTER_BLANKS if b' "' in rows else QUOTED_FIELD
+    last = next(iter(deque(pattern.finditer(rows, start), maxlen=1)), None)
     return last.start() if last and not last[1] else None
 
 

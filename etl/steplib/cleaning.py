@@ -1,6 +1,5 @@
 """Raw rows to the rows of clear_data.csv, a batch at a time, and what is wrong with them."""
 
-import hashlib
 import io
 import re
 from collections import Counter
@@ -9,6 +8,7 @@ from itertools import compress
 from typing import NamedTuple
 
 import orjson
+from xxhash import xxh3_128_digest
 
 from steplib import vectors
 from steplib.batches import Batch
@@ -69,7 +69,7 @@ def clean_batch(task: tuple[Batch, Collection[int]], features: int, leave_out: C
     if faults or error:
         return Cleaned(b"", b"", 0, set(), Counter(), faults, error)
     lines = to_lines(rows)
-    digests = [hashlib.blake2b(line, digest_size=DIGEST_BYTES).digest() for line in lines]
+    digests = [xxh3_128_digest(line) for line in lines]
     rows_read = len(lines)
     if len(set(digests)) < rows_read or len(drop):
         kept = _kept(digests, drop)

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from steplib.errors import DataError
 
@@ -73,9 +74,17 @@ def _not_csv(found: str) -> DataError:
     )
 
 
+def open_csv(path: Path) -> BinaryIO:
+    """Open a file for reading bytes, behind its byte order mark."""
+    file = path.open("rb")
+    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+        file.seek(0)
+    return file
+
+
 def first_rows(path: Path) -> list[Row]:
     """Return the file's first two rows, or fewer if it has no more."""
-    with path.open("rb") as file:
+    with open_csv(path) as file:
         return list(islice(read_rows(file), 2))
 
 
@@ -106,7 +115,7 @@ def _lines_of_text(lines: Iterable[bytes], first_line: int) -> Iterator[str]:
                 f"line {number}: expected LF or CRLF at its end, found a lone CR; save the file with either"
             )
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield line.decode()
         except UnicodeDecodeError:
             msg = f"line {number}: expected UTF-8, found another encoding"
             raise DataError(f"{msg}; save the file as UTF-8") from None

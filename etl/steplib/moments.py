@@ -8,11 +8,15 @@ if TYPE_CHECKING:
 
 
 class Moments(NamedTuple):
-    """Of each feature's values, (features,) each: how many, mean, sum of squared deviations, largest by amount."""
+    """Of each feature's values, (features,) each: how many, mean, sum of squared deviations, largest by amount.
+
+    Where the machine has longer floats than float64, the middle two are such: else the difference of two batches'
+    means would lose the digits that large means with small deviations have in common.
+    """
 
     counts: "NDArray[np.int64]"
-    mean: "NDArray[np.float64]"
-    deviations: "NDArray[np.float64]"
+    mean: "NDArray[np.longdouble]"
+    deviations: "NDArray[np.longdouble]"
     largest: "NDArray[np.float64]"
 
 
@@ -20,7 +24,8 @@ def none(features: int) -> Moments:
     """Return the moments of no rows."""
     import numpy as np
 
-    return Moments(np.zeros(features, dtype=np.int64), *np.zeros((3, features)))
+    nothing = np.zeros(features, dtype=np.longdouble)
+    return Moments(np.zeros(features, dtype=np.int64), nothing, nothing, np.zeros(features))
 
 
 def moments_of(features: "NDArray[np.float64]") -> Moments:
@@ -31,10 +36,13 @@ def moments_of(features: "NDArray[np.float64]") -> Moments:
     count = len(features) - missing.sum(axis=0)
     # Too large a number makes an infinity here, and is refused when its feature's name is known.
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = np.where(missing, 0, features).sum(axis=0) / np.maximum(count, 1)
-        deviations = np.square(np.where(missing, 0, features - mean)).sum(axis=0)
+        rough = np.where(missing, 0, features).sum(axis=0) / np.maximum(count, 1)
+        apart = np.where(missing, 0, features - rough)
+        rest = apart.sum(axis=0) / np.maximum(count, 1)
+        deviations = np.square(apart).sum(axis=0) - count * rest**2
+        mean = rough.astype(np.longdouble) + rest
     largest = np.abs(np.where(missing, 0, features)).max(axis=0, initial=0)
-    return Moments(count, mean, deviations, largest)
+    return Moments(count, mean, deviations.astype(np.longdouble), largest)
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -52,7 +60,9 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 def variance(moments: Moments, rows: int) -> "NDArray[np.float64]":
     """Return each feature's variance once the gaps are filled with its mean."""
-    return moments.deviations / rows
+    import numpy as np
+
+    return (moments.deviations / rows).astype(np.float64)
 
 
 def scale(moments: Moments, rows: int) -> "NDArray[np.float64]":
@@ -64,5 +74,5 @@ def scale(moments: Moments, rows: int) -> "NDArray[np.float64]":
 
     spread = variance(moments, rows)
     eps = np.finfo(np.float64).eps
-    constant = spread <= rows * eps * spread + (rows * moments.mean * eps) ** 2
+    constant = spread <= rows * eps * spread + (rows * moments.mean.astype(np.float64) * eps) ** 2
     return np.where(constant, 1, np.sqrt(spread))

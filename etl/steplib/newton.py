@@ -3,6 +3,7 @@
 The loss is scikit-learn's: the log loss summed over the rows plus half the squared coefficients, but for the intercept.
 """
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -71,17 +72,21 @@ def penalty(weights: "Array") -> Derivatives:
     return Derivatives(float(np.square(penalized * weights).sum()) / 2, penalized * weights, np.diag(penalized))
 
 
-def minimize(at: "Callable[[Array], Derivatives]", start: "Array") -> Optimum:
+def minimize(at: "Callable[[Array], Derivatives]", start: "Array", rows: int) -> Optimum:
     """Return the weights at which the gradient vanishes.
 
-    `at` gives the derivatives at some weights. The last step is the one whose gain is lost in the loss's own rounding:
-    since the penalty makes the Hessian at least one in each direction, what is left is a distance of less than the
-    square root of that, before the step, and about its square after it. Raises LinAlgError for a singular Hessian.
+    `at` gives the derivatives at some weights. Where all weights 0 are better than the start, the steps begin there.
+    The last step is the one whose gain is lost in the loss's own rounding: since the penalty makes the Hessian at least
+    one in each direction, the optimum is no further from there than the square root of that, and much less after it.
+    Raises LinAlgError for a singular Hessian.
     """
     import numpy as np
     from scipy import linalg
 
     weights, now = start, at(start)
+    if not now.loss < rows * math.log(2):
+        weights = np.zeros_like(start)
+        now = at(weights)
     for steps in range(1, MOST_STEPS + 1):
         step = linalg.cho_solve(linalg.cho_factor(now.hessian), now.gradient)
         gain = float(now.gradient @ step)

@@ -1,5 +1,6 @@
 """Rows of a CSV as arrays, a batch at a time, by pyarrow: what takes long a row at a time."""
 
+import codecs
 import csv
 import io
 import re
@@ -21,7 +22,8 @@ BLANKS = (
     "\u2028\u2029\u202f\u205f\u3000"
 )
 MISSING_SPELLINGS = sorted("".join(letters) for text in MISSING for letters in product(*({c, c.upper()} for c in text)))
-WHOLE_QUOTED_FIELD = re.compile(rb'(?<![^,\n])"[^"]*(?:""[^"]*)*"(?![^,\r\n])')
+# Its quote stands first, so that searching for it is fast; what is before that is looked at from behind it.
+WHOLE_QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*"(?![^,\r\n])')
 # What csv takes in one field.
 LONGEST_ID = 131_072
 
@@ -51,14 +53,13 @@ def read_raw(data: bytes, features: int) -> RawRows | None:
     import pyarrow as pa
     from pyarrow import compute
 
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    if b"\0" in data or (b"\r" in data and data.count(b"\r") != data.count(b"\r\n")):
-        return None
-    if b'"' in data and b'"' in WHOLE_QUOTED_FIELD.sub(b"", data):
+    if not _is_usual(data):
         return None
     try:
         table = _read_csv(data, ["string", "string"] + features * ["double"], MISSING_SPELLINGS)
     except pa.ArrowInvalid:
+        return None
+    if not table.num_rows:
         return None
     ids, targets = (compute.utf8_trim(table.column(i), characters=BLANKS) for i in (0, 1))
     lengths = compute.min_max(compute.binary_length(ids)).as_py()
@@ -66,11 +67,17 @@ def read_raw(data: bytes, features: int) -> RawRows | None:
     values = _to_matrix(table, 2)
     # What is missing is NaN, so no other NaN, and no infinity, may be there.
     missing = sum(table.column(i).null_count for i in range(2, features + 2))
-    if codes.null_count or not 0 < lengths["min"] <= lengths["max"] <= LONGEST_ID:
-        return None
-    if np.count_nonzero(np.isfinite(values)) + missing != values.size:
+    has_numbers = np.count_nonzero(np.isfinite(values)) + missing == values.size
+    if codes.null_count or not has_numbers or not 0 < lengths["min"] <= lengths["max"] <= LONGEST_ID:
         return None
     return RawRows(ids.to_pylist(), codes.to_pylist(), values)
+
+
+def _is_usual(data: bytes) -> bool:
+    """Tell whether pyarrow takes the line ends, quotes and bytes of these rows as csv does."""
+    lone_cr = b"\r" in data and data.count(b"\r") != data.count(b"\r\n")
+    odd_quote = b'"' in data and b'"' in WHOLE_QUOTED_FIELD.sub(b"", data)
+    return b"\0" not in data and not lone_cr and not odd_quote
 
 
 def features_of(features: "NDArray[np.float64]", leave_out: Collection[int]) -> "tuple[NDArray[np.float64], set[int]]":
@@ -100,6 +107,9 @@ def _read_csv(data: bytes, types: list[str], missing: list[str]) -> "pa.Table":
     from pyarrow import csv as arrow_csv
 
     names = [str(i) for i in range(len(types))]
+    if data.startswith(codecs.BOM_UTF8):
+        # Part of an id here, but pyarrow would skip it; not so after a blank line.
+        data = b"\n" + data
     return arrow_csv.read_csv(
         pa.BufferReader(data),
         # One thread and one block: the batch is what is worked on side by side.

@@ -1,0 +1,241 @@
+"""The same answer in whatever batches, by however many workers, on tables of every shape."""
+
+import csv
+import io
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+import pytest
+import train
+import transform
+from steplib import batches, duplicates, scoring
+from steplib.batches import Map, split, workers
+
+LOG = logging.getLogger("test")
+WHOLE = 1 << 30
+SIZES = (4096, 50_000, WHOLE)
+
+
+class Answer(NamedTuple):
+    """What the steps make of a file."""
+
+    clear: bytes
+    weights: np.ndarray
+    predictions: list[list[str]]
+    metrics: dict[str, Any]
+
+
+def answer(raw: Path, folder: Path, batch_bytes: int, over: Map) -> Answer:
+    """Clean, train and evaluate as the steps do."""
+    folder.mkdir()
+    clear, predictions = folder / "clear_data.csv", folder / "predictions.csv"
+    transform.clean_file(raw, clear, folder, batch_bytes, over)
+    model, _ = train.fit(clear, folder / "rows", batch_bytes, over, LOG)
+    metrics = scoring.measure(model, clear, predictions, batch_bytes, over)
+    rows = list(csv.reader(io.StringIO(predictions.read_text(encoding="utf-8"), newline="")))
+    return Answer(clear.read_bytes(), np.append(model[-1].coef_, model[-1].intercept_), rows, metrics)
+
+
+def numbers(rows: int, features: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return features and classes that they tell apart, noisily."""
+    rng = np.random.default_rng(features)
+    target = rng.random(rows) < 0.4
+    return np.round(rng.normal(size=(rows, features)) * 10 + target[:, None], 3), target
+
+
+def lines(values: np.ndarray, target: np.ndarray, ids: list[str] | None = None) -> Iterator[str]:
+    """Return the rows of a CSV without a header."""
+    for i, (row, is_m) in enumerate(zip(values.tolist(), target, strict=True)):
+        cells = ["" if cell != cell else repr(cell) for cell in row]  # noqa: PLR0124 - NaN
+        yield ",".join([ids[i] if ids else str(i), "M" if is_m else "B", *cells]) + "\n"
+
+
+def three_features() -> Iterator[str]:
+    """Few features, many rows."""
+    return lines(*numbers(6000, 3))
+
+
+def three_hundred_features() -> Iterator[str]:
+    """More features than a batch of 4 kB has room for."""
+    return lines(*numbers(900, 300))
+
+
+def mostly_missing() -> Iterator[str]:
+    """Nine of ten values of one feature are missing, all of another; a third has none but in the last row."""
+    values, target = numbers(3000, 6)
+    values[np.arange(len(values)) % 10 > 0, 2] = np.nan
+    values[:, 3] = np.nan
+    values[:-1, 4] = np.nan
+    return lines(values, target)
+
+
+def rare_class() -> Iterator[str]:
+    """One row in two hundred is of class M."""
+    values, target = numbers(6000, 5)
+    return lines(values, target & (np.arange(len(target)) % 80 == 0))
+
+
+def long_ids() -> Iterator[str]:
+    """Ids are long texts, in other scripts too."""
+    values, target = numbers(2000, 4)
+    return lines(values, target, [f"пациент {i} " + "x" * (i % 700) for i in range(len(target))])
+
+
+def sorted_by_class() -> Iterator[str]:
+    """Each batch but one holds a single class."""
+    values, target = numbers(4000, 5)
+    return lines(values[np.argsort(target)], np.sort(target))
+
+
+def quoted_ids() -> Iterator[str]:
+    """Ids with commas, quotes and line ends, in quotes."""
+    values, target = numbers(3000, 4)
+    ids = [f'"{i}, ""ward"" {i % 7}' + ("\n\n,B,1\n" if i % 5 == 0 else "") + '"' for i in range(len(target))]
+    return lines(values, target, ids)
+
+
+def uneven_lines() -> Iterator[str]:
+    """Lines of very different length, blank ones between them, numbers written in odd ways."""
+    for i, line in enumerate(lines(*numbers(3000, 5))):
+        record_id, target, *cells = line.rstrip("\n").split(",")
+        yield ",".join([record_id + " " * (i % 3), f" {target}", *(cell + "0" * (i % 50 == 0) * 900 for cell in cells)])
+        yield "\r\n\r\n" if i % 40 == 0 else "\n"
+
+
+def with_repeats() -> Iterator[str]:
+    """Every third row stands again, far away and written otherwise; each twentieth once more right after."""
+    rows = list(lines(*numbers(3000, 4)))
+    yield from rows
+    yield from (row.replace(",", ', "', 1).replace(",", '",', 2).replace('",', ",", 1) for row in rows[::3])
+    yield from (row for row in rows[::20] for _ in range(2))
+
+
+def very_unlike_scales() -> Iterator[str]:
+    """Large means with small deviations, tiny and huge numbers, a constant."""
+    values, target = numbers(4000, 5)
+    return lines(values * [1e-200, 1e100, 1, 1e-3, 0] + [0, 0, 1e7, 1e3, 0.1], target)
+
+
+SHAPES = [
+    three_features,
+    three_hundred_features,
+    mostly_missing,
+    rare_class,
+    long_ids,
+    sorted_by_class,
+    quoted_ids,
+    uneven_lines,
+    with_repeats,
+    very_unlike_scales,
+]
+
+
+@pytest.mark.parametrize("small", [0, WHOLE], ids=["as arrays", "row by row"])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
+def test_same_answer(
+    tmp_path: Path, shape: Callable[[], Iterator[str]], small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes of clear data, the same classes, weights and probabilities to 1e-8, metrics to 1e-11.
+
+    The number of workers changes nothing at all.
+    """
+    monkeypatch.setattr(batches, "SMALL_FILE_BYTES", small)
+    raw = tmp_path / "raw_data.csv"
+    raw.write_text("".join(shape()), encoding="utf-8", newline="")
+    answers = []
+    for batch_bytes, number in [(WHOLE, 1), *itertools.product(SIZES[:-1], (1, 2))]:
+        with workers(settings(number)) as over:
+            answers.append(answer(raw, tmp_path / f"{batch_bytes}_{number}", batch_bytes, over))
+    whole, *others = answers
+    for other in others:
+        assert other.clear == whole.clear
+        assert np.abs(other.weights - whole.weights).max() < 1e-8
+        assert [row[:3] for row in other.predictions] == [row[:3] for row in whole.predictions]
+        for mine, theirs in zip(other.predictions[1:], whole.predictions[1:], strict=True):
+            assert abs(float(mine[3]) - float(theirs[3])) < 1e-8
+        for name, value in whole.metrics.items():
+            assert value == (
+                other.metrics[name] if isinstance(value, str) else pytest.approx(other.metrics[name], rel=1e-11)
+            )
+    for one_worker, two_workers in zip(others[::2], others[1::2], strict=True):
+        assert (one_worker.weights == two_workers.weights).all()
+        assert one_worker.predictions == two_workers.predictions
+
+
+def settings(number: int) -> Any:
+    """Return what `workers` looks at."""
+    return SimpleNamespace(workers=number, dask_scheduler="")
+
+
+def test_repeats_are_dropped_wherever_they_stand(tmp_path: Path) -> None:
+    """The first of equal rows stays, in its place."""
+    raw = tmp_path / "raw_data.csv"
+    raw.write_text("".join(with_repeats()), encoding="utf-8")
+    summary = transform.clean_file(raw, tmp_path / "clear_data.csv", tmp_path, 4096, map)
+    clear = (tmp_path / "clear_data.csv").read_text(encoding="utf-8").splitlines()[1:]
+
+    assert (summary.rows_read, summary.rows, summary.duplicates) == (4300, 3000, 1300)
+    assert [line.split(",")[0] for line in clear] == [str(i) for i in range(3000)]
+
+
+@pytest.mark.parametrize("rows_at_a_time", [1, 100, 1 << 21])
+def test_repeats_are_found_in_groups(tmp_path: Path, rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few rows are compared at a time; digests that agree by half are not the same."""
+    monkeypatch.setattr(duplicates, "ROWS_AT_A_TIME", rows_at_a_time)
+    monkeypatch.setattr(duplicates, "ROWS_READ_AT_A_TIME", 64)
+    rng = np.random.default_rng(0)
+    digests = rng.integers(0, 40, size=(500, 2)).astype(np.uint64)
+    path = tmp_path / "digests"
+    digests.tofile(path)
+    seen: set[tuple[int, ...]] = set()
+    expected = [i for i, row in enumerate(map(tuple, digests.tolist())) if row in seen or seen.add(row)]
+
+    assert duplicates.later_repeats(path, len(digests)).tolist() == expected
+
+
+@pytest.mark.parametrize("size", [1, 7, 30, 1000])
+def test_no_row_is_cut(tmp_path: Path, size: int) -> None:
+    """Batches follow each other without a gap, end where rows end, and know their first line."""
+    content = '\ufeffid,"a\nb"\r\n' + 'x,"1\n""2"", \n3"\r\n\n  "q\n", 1\nz"z,2\n' * 5 + "last,3"
+    path = tmp_path / "raw_data.csv"
+    path.write_text(content, encoding="utf-8", newline="")
+    found = list(split(path, size, first_line=3))
+
+    assert "".join(batch.read().decode() for batch in found) == content[content.index("x,") :]
+    for batch in found:
+        assert content.encode()[: batch.start].count(b"\n") == batch.first_line - 1
+        assert list(csv.reader(io.StringIO(batch.read().decode(), newline=""), strict=True))
+        assert batch.read().decode().lstrip().startswith(("x,", '"q', "z", "last"))
+
+
+def test_broken_quote_does_not_swallow_the_file(tmp_path: Path) -> None:
+    """A quote that is never closed makes no batch of all that follows."""
+    path = tmp_path / "raw_data.csv"
+    path.write_bytes(b'1,M,"2\n' + b"1,B,2\n" * 500_000)
+
+    assert max(batch.length for batch in split(path, 1000)) < 2 * batches.LONGEST_FIELD_BYTES
+
+
+def test_look_ahead_is_bounded() -> None:
+    """However slowly the results are used, only so many are made before."""
+    begun: list[int] = []
+    with workers(settings(2)) as over:
+        for used, _ in enumerate(over(begun.append, range(200))):
+            assert len(begun) - used <= 2 * batches.LOOK_AHEAD
+    assert sorted(begun) == list(range(200))
+
+
+def test_single_batch_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One batch, or one worker, costs no pool."""
+    monkeypatch.setattr(joblib, "Parallel", None)
+    with workers(settings(2)) as over:
+        assert list(over(str, [1])) == ["1"]
+        assert list(over(str, [])) == []
+    with workers(settings(1)) as over:
+        assert list(over(str, [1, 2, 3])) == ["1", "2", "3"]
