@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, TypeVar
+from shutil import make_archive
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
 from steplib.csvfile import open_csv
 from steplib.errors import SettingError, UnreachableError
 from steplib.settings import Settings
 
 if TYPE_CHECKING:
-    from distributed import Client
     from joblib import Parallel
 
 # Below this, importing pyarrow costs more than it saves.
@@ -26,6 +27,7 @@ QUOTED_FIELD_AFTER_BLANKS = re.compile(rb'(?:^|(?<=[,\n])) *"[^"]*(?:""[^"]*)*("
 LONGEST_FIELD_BYTES = 4 * 131_072
 # Batches ahead of the one whose result is used, for each worker: what bounds the memory if the reduction is slow.
 LOOK_AHEAD = 8
+SECONDS_TO_CONNECT = 30
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -118,29 +120,33 @@ def _in_waves(parallel: "Parallel", work: Callable[[Item], Result], items: Itera
 
 
 def _start(settings: Settings, stack: ExitStack) -> "Parallel":
-    from joblib import Parallel, cpu_count
+    from joblib import Parallel, cpu_count, parallel_config
 
     if settings.dask_scheduler:
-        cluster = stack.enter_context(_connect(settings.dask_scheduler))
-        n_jobs = max(1, sum(cluster.nthreads().values()))
-        return Parallel(n_jobs, backend="dask", return_as="generator", pre_dispatch="all")
-    n_jobs = settings.workers or cpu_count()
-    return Parallel(n_jobs, backend="threading", return_as="generator", pre_dispatch="all")
+        backend, n_jobs = "dask", stack.enter_context(_connect(settings.dask_scheduler))
+    else:
+        backend, n_jobs = "threading", settings.workers or cpu_count()
+    stack.enter_context(parallel_config(backend, n_jobs=n_jobs))
+    return Parallel(return_as="generator", pre_dispatch="all")
 
 
-def _connect(address: str) -> "Client":
-    """Connect to a Dask scheduler, and have its workers need nothing of this project's code."""
+@contextmanager
+def _connect(address: str) -> Iterator[int]:
+    """Connect to a Dask scheduler, give it and its workers this package's code, and tell how many threads they have."""
     try:
-        import cloudpickle
-        import distributed
+        from distributed import Client
     except ModuleNotFoundError as error:
         msg = f"DASK_SCHEDULER: expected the package {error.name}, found none; install distributed"
         raise SettingError(msg) from error
-    import steplib
-
-    cloudpickle.register_pickle_by_value(steplib)
     try:
-        return distributed.Client(address, timeout=30)  # type: ignore[no-untyped-call]  # theirs has no types
+        client: Any = Client(address, timeout=SECONDS_TO_CONNECT)  # type: ignore[no-untyped-call]  # it has no types
     except (OSError, ValueError) as error:
         msg = f"DASK_SCHEDULER: expected a scheduler at {address}, found none ({type(error).__name__})"
         raise UnreachableError(f"{msg}; check its address and the network") from error
+    with client, TemporaryDirectory() as folder:
+        threads = sum(client.nthreads().values())
+        if not threads:
+            raise UnreachableError(f"DASK_SCHEDULER: expected workers at {address}, found none; start some")
+        package = Path(__file__).parent
+        client.upload_file(make_archive(f"{folder}/{package.name}", "zip", package.parent, package.name))
+        yield threads
