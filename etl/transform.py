@@ -19,7 +19,7 @@ from itertools import accumulate, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
-from steplib import duplicates, step
+from steplib import duplicates, numerics, step
 from steplib.batches import Map, split, workers
 from steplib.cleaning import DIGEST_BYTES, MOST_FAULTS_TOLD, Cleaned, Fault, clean_batch
 from steplib.csvfile import first_rows
@@ -148,6 +148,7 @@ def repeats_by_batch(digests: Path, rows_of_batches: list[int]) -> list[Sequence
     if len(rows_of_batches) <= 1:
         # A batch drops its own repeats.
         return []
+    numerics.start_numpy()
     ends = [0, *accumulate(rows_of_batches)]
     repeats = duplicates.later_repeats(digests, ends[-1])
     if not len(repeats):

@@ -1,6 +1,7 @@
 """A CSV as batches of whole rows, and one way to map a function over them: by all cores, or by a Dask cluster."""
 
 import re
+import resource
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Below this, importing pyarrow costs more than it saves.
 SMALL_FILE_BYTES = 1 << 20
+# With less, pyarrow and many threads may end the process rather than say that there is no memory.
+AMPLE_ADDRESS_SPACE = 8 << 30
 # As csv reads it: quotes count where a field begins, and a quoted field may run on over line ends. The quote stands
 # first, so that searching for it is fast; where a blank may stand before it, it takes the slower one.
 QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*("|\Z)')
@@ -55,9 +58,15 @@ class Batch(NamedTuple):
             return file.read(self.length)
 
     @property
-    def is_of_small_file(self) -> bool:
-        """Whether the file, not the batch, is small: the way of reading must not hang on the batches' size."""
-        return Path(self.path).stat().st_size < SMALL_FILE_BYTES
+    def goes_row_by_row(self) -> bool:
+        """Whether to read without pyarrow, since the file, not the batch, is small, or memory is limited."""
+        return is_limited() or Path(self.path).stat().st_size < SMALL_FILE_BYTES
+
+
+def is_limited() -> bool:
+    """Tell whether this process has little address space (`ulimit -v`): then it does without what takes much."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return limit != resource.RLIM_INFINITY and limit < AMPLE_ADDRESS_SPACE
 
 
 def split(path: Path, size: int, first_line: int = 1) -> Iterator[Batch]:
@@ -102,7 +111,8 @@ def workers(settings: Settings) -> Iterator[Map]:
             nonlocal parallel
             rest = iter(items)
             first = list(islice(rest, 2))
-            if len(first) < 2 or (settings.workers == 1 and not settings.dask_scheduler):  # noqa: PLR2004 - a second
+            alone = is_limited() or settings.workers == 1
+            if len(first) < 2 or (alone and not settings.dask_scheduler):  # noqa: PLR2004 - there is a second
                 yield from map(work, chain(first, rest))
                 return
             parallel = parallel or stack.enter_context(_start(settings, stack))

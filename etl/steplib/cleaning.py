@@ -60,7 +60,7 @@ def clean_batch(task: tuple[Batch, Collection[int]], features: int, leave_out: C
     data = batch.read()
     faults: list[Fault] = []
     error = None
-    fast = None if batch.is_of_small_file else vectors.read_raw(data, features)
+    fast = None if batch.goes_row_by_row else vectors.read_raw(data, features)
     if fast:
         rows, with_values = _format(fast, leave_out)
     else:

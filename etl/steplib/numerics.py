@@ -9,8 +9,8 @@ from types import SimpleNamespace
 LEAST_ADDRESS_SPACE = 512 << 20
 
 
-def start() -> None:
-    """Load OpenBLAS, numpy's and scipy's, and let each take its memory before the data does.
+def start_numpy() -> None:
+    """Load numpy, and let its OpenBLAS take its memory before the data does.
 
     Later it would end the process with a code of its own if it found none. Raises MemoryError if a limit
     (`ulimit -v`) is below LEAST_ADDRESS_SPACE bytes.
@@ -21,12 +21,19 @@ def start() -> None:
     # More threads hang where memory is short, and their number sways the last bit of a result; the batches' threads
     # share the cores already.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    import numpy as np
+
+    _ = np.eye(256) @ np.eye(256)
+
+
+def start() -> None:
+    """Load numpy and scipy, which has an OpenBLAS of its own, without pandas. Raises MemoryError as start_numpy."""
     sys.meta_path.insert(0, SimpleNamespace(find_spec=_hide_pandas))
+    start_numpy()
     import numpy as np
     from scipy import linalg
 
-    matrix = np.eye(256)
-    linalg.cho_solve(linalg.cho_factor(matrix), matrix @ matrix)
+    linalg.cho_solve(linalg.cho_factor(np.eye(256)), np.eye(256))
 
 
 def _hide_pandas(name: str, _path: object, _target: object = None) -> None:

@@ -6,12 +6,12 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from steplib.errors import UnreachableError
 from steplib.manifest import is_whole, read_quietly
-from steplib.run import RESULTS, RUNS, Run, all_runs
+from steplib.run import RESULTS, RUNS, SCRATCH, Run, all_runs
 
 # A run that may still go on (between two steps, before a retry) is left alone for a day.
 IN_PROGRESS_SECONDS = 86_400
@@ -35,6 +35,9 @@ def prune(run: Run, keep: int, log: logging.Logger) -> None:
     with _locked():
         for rest in RUNS.glob(".pruned_*"):
             shutil.rmtree(rest, ignore_errors=True)
+        for other in all_runs():
+            if other != run:
+                _clear_scratch(other)
         spared = {run, *map(_run_shown_by, RESULTS.iterdir())}
         for old in all_runs()[keep:]:
             if old not in spared and not _is_in_progress(old):
@@ -71,6 +74,13 @@ def _is_in_progress(run: Run) -> bool:
     # A whole run may still have to be published.
     done = is_whole(manifest) and all(step.get("outcome") == "done" for step in manifest["steps"].values())
     return fresh and not failed_for_good and not done
+
+
+def _clear_scratch(run: Run) -> None:
+    """Remove what a killed step of a run has left behind, unless a step is at work on it."""
+    if any(run.folder.glob(f"{SCRATCH}*")):
+        with suppress(OSError, UnreachableError), run.locked():
+            run.clear_scratch()
 
 
 def _remove(run: Run, log: logging.Logger) -> None:

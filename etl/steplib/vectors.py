@@ -92,7 +92,7 @@ def read_clear(batch: Batch, features: int) -> ClearRows:
     """Read rows of clear_data.csv, every float as the very same that was written."""
     import numpy as np
 
-    if not batch.is_of_small_file:
+    if not batch.goes_row_by_row:
         table = _read_csv(batch.read(), ["string", "int8"] + features * ["double"], [""])
         return ClearRows(table.column(0).to_pylist(), table.column(1).to_numpy(), _to_matrix(table, 2))
     rows = list(csv.reader(io.StringIO(batch.read().decode(), newline=""), strict=True))
