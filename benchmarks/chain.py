@@ -54,10 +54,10 @@ def main() -> None:
             shutil.copytree(ROOT / part, project / part)
         reference.mkdir()
         measured = [(measure(run_ours, project), measure(run_reference, reference)) for _ in range(rounds + 1)][1:]
-    print(f"median of {rounds} rounds in turns, seconds")  # noqa: T201 - the result
+    print(f"median of {rounds} rounds in turns, seconds")
     for i, name in enumerate(("CPU", "wall")):
         ours, plain = (statistics.median(pair[which][i] for pair in measured) for which in (0, 1))
-        print(f"{name:5}  ours {ours:.2f}  reference {plain:.2f}  ratio {ours / plain:.2f}")  # noqa: T201 - the result
+        print(f"{name:5}  ours {ours:.2f}  reference {plain:.2f}  ratio {ours / plain:.2f}")
 
 
 if __name__ == "__main__":

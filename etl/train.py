@@ -25,6 +25,7 @@ from steplib.settings import Settings
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import Pipeline
 
 SEED = 0
@@ -47,7 +48,7 @@ def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
     classifier = type(model[-1]).__name__
     log.info("model.pkl: %s fitted on %d rows, %d features", classifier, rows, model[0].n_features_in_)
     facts = {"train_rows": rows, "classifier": classifier, "solver": SOLVER, "seed": SEED, "split": SPLIT}
-    return facts | {"artifacts": {"model.pkl": None}}
+    return facts | {"batch_bytes": settings.batch_bytes} | {"artifacts": {"model.pkl": None}}
 
 
 def fit(clear: Path, scratch: Path, batch_bytes: int, over: Map, log: logging.Logger) -> "tuple[Pipeline, int]":
@@ -121,17 +122,7 @@ def classify(model: "Pipeline", parts: Sequence[training.Part], over: Map, log: 
     import numpy as np
 
     classifier = model[-1]
-    first = np.array(parts[0].open())
-    target = first[:, -1].astype(np.int8)
-    known = len(set(target.tolist())) > 1
-    with warnings.catch_warnings():
-        # It is but where the steps begin.
-        warnings.simplefilter("ignore")
-        if known:
-            classifier.fit(first[:, : -training.MORE_COLUMNS], target)
-        else:
-            # A part of one class says nothing: all weights are 0.
-            classifier.fit(np.zeros((2, first.shape[1] - training.MORE_COLUMNS)), np.array([0, 1], dtype=np.int8))
+    fit_to_part(classifier, parts[0])
     groups, rows = training.group(parts), sum(part.rows for part in parts)
 
     def at(weights: "NDArray[np.float64]") -> newton.Derivatives:
@@ -143,6 +134,21 @@ def classify(model: "Pipeline", parts: Sequence[training.Part], over: Map, log: 
         log.warning("the fit has not reached its optimum after %d steps", optimum.steps)
     classifier.coef_, classifier.intercept_ = optimum.weights[None, :-1].copy(), optimum.weights[-1:].copy()
     classifier.n_iter_ = np.array([optimum.steps], dtype=np.int32)
+
+
+def fit_to_part(classifier: "LogisticRegression", part: training.Part) -> None:
+    """Fit by scikit-learn to some rows: where the steps to the optimum of all rows begin."""
+    import numpy as np
+
+    rows = np.array(part.open())
+    features, target = rows[:, : -training.MORE_COLUMNS], rows[:, -1].astype(np.int8)
+    if target.min() == target.max():
+        # Rows of one class say nothing: these make all weights 0.
+        features, target = np.zeros((2, features.shape[1])), np.array([0, 1], dtype=np.int8)
+    with warnings.catch_warnings():
+        # Whether it comes to an end here does not matter yet.
+        warnings.simplefilter("ignore")
+        classifier.fit(features, target)
 
 
 def know_only_classes(model: "Pipeline", classes: "NDArray[np.int64]") -> None:

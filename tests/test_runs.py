@@ -86,6 +86,24 @@ def test_kill_in_the_middle_of_a_step(project: Project, name: str) -> None:
     assert shown_run(project, "latest") == project.runs()[-1]
 
 
+@pytest.mark.parametrize("name", ["transform", "train"])
+def test_scratch_of_a_killed_step_is_removed(project: Project, name: str) -> None:
+    """What a step keeps on the disk while it works goes with the next step of any run."""
+    log = ""
+    for earlier in STEPS[: STEPS.index(name)]:
+        log = project.step(earlier, *([log] if log else [])).stdout.strip()
+    folder = project.runs()[0]
+    script = [sys.executable, str(project.root / "etl" / f"{name}.py"), log]
+    with subprocess.Popen(script, env=project.environment(BATCH_BYTES="1"), stderr=subprocess.DEVNULL) as process:
+        while not list(folder.glob(".scratch_*/*")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.kill()
+    assert list(folder.glob(".scratch_*"))
+    project.step("data_loader")
+    assert not list(folder.glob(".scratch_*"))
+
+
 def test_stopped_step_says_so(project: Project) -> None:
     """SIGTERM ends a step with 143, a line in the log and no half file."""
     log = project.step("data_loader").stdout.strip()

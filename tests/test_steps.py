@@ -342,6 +342,23 @@ def test_address_space_that_is_too_small(project: Project, name: str, kilobytes:
     assert "expected enough memory" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", STEPS[1:])
+def test_batches_where_memory_is_limited(project: Project, write_csv: WriteCsv, name: str) -> None:
+    """With little address space a large file goes row by row, to the same result; with less the step ends with 71."""
+    source = write_csv("".join(f"{i}-{line}\n" for i in range(20) for line in wdbc_rows()))
+    log = ""
+    for earlier in STEPS[: STEPS.index(name)]:
+        log = project.step(earlier, *([log] if log else []), DATA_URL=source).stdout.strip()
+    command = f'exec "$ETL_PYTHON" "{project.root}/etl/{name}.py" "{log}"'
+    for kilobytes, code in ((100_000, 71), (300_000, 71), (600_000, 0)):
+        done = project.run(["sh", "-c", f"ulimit -v {kilobytes}; {command}"], BATCH_BYTES="100000", WORKERS="2")
+        assert done.returncode == code, done.stderr
+        assert not [path for path in project.runs()[0].iterdir() if path.name.startswith((".scratch", ".clear"))]
+    limited = project.artifacts()
+    assert project.step(name, log, BATCH_BYTES="100000").returncode == 0
+    assert project.artifacts() == limited
+
+
 def test_singular_fit_goes_on(project: Project) -> None:
     """LinAlgError is a warning in the log; the DummyClassifier is evaluated, and named."""
     log = project.step("data_loader").stdout.strip()

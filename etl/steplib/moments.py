@@ -41,8 +41,15 @@ def moments_of(features: "NDArray[np.float64]") -> Moments:
         rest = apart.sum(axis=0) / np.maximum(count, 1)
         deviations = np.square(apart).sum(axis=0) - count * rest**2
         mean = rough.astype(np.longdouble) + rest
-    largest = np.abs(np.where(missing, 0, features)).max(axis=0, initial=0)
-    return Moments(count, mean, deviations.astype(np.longdouble), largest)
+    return Moments(count, mean, deviations.astype(np.longdouble), largest_of(features))
+
+
+def largest_of(features: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """Return the largest value of each feature, by its amount; 0 if it has none."""
+    import numpy as np
+
+    largest: NDArray[np.float64] = np.fmax.reduce(np.abs(features), axis=0, initial=0)
+    return largest
 
 
 def merge(a: Moments, b: Moments) -> Moments:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from steplib import newton, vectors
 from steplib.batches import Batch
 from steplib.dataset import is_test
-from steplib.moments import Moments, moments_of
+from steplib.moments import Moments, largest_of, moments_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,9 @@ def store(batch: Batch, first_line: int, features: int, path: str) -> Stored:
     place = (batch.first_line - first_line) * rows.shape[1] * FLOAT_BYTES
     _write(path, place, rows)
     part = Part(path, place, *rows.shape)
-    return Stored(part, moments_of(rows[:, :features]), np.bincount(target, minlength=2))
+    # The test rows must not be too large either.
+    told = moments_of(rows[:, :features])._replace(largest=largest_of(table.features))
+    return Stored(part, told, np.bincount(target, minlength=2))
 
 
 def standardize(part: Part, mean: "NDArray[np.float64]", scale: "NDArray[np.float64]") -> None:

@@ -1,0 +1,193 @@
+"""Measure the four steps against a plain chain, in turns, on data of growing size.
+
+    .venv/bin/python benchmarks/sizes.py
+
+Makes WDBC-like data of 10^5, 10^6 and 10^7 rows, runs the steps on each and the reference (benchmarks/reference: pandas
+and scikit-learn, everything in memory) on the first two, cleaning by polars' streaming engine as well. Prints for each
+step the medians of rows and megabytes a second, peak memory and CPU time, then the ratios; writes images/sizes.png, for
+which Chromium must be there. Takes some ten minutes and 12 GB of disk.
+"""
+
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = ("data_loader", "transform", "train", "evaluate")
+REFERENCE = dict(zip(STEPS, ("load", "transform", "train", "evaluate"), strict=True))
+ROUNDS = {100_000: 5, 1_000_000: 3, 10_000_000: 1}
+MOST_ROWS_OF_REFERENCE = 1_000_000
+ROWS_AT_A_TIME = 100_000
+SIGNIFICANT_DIGITS = 4
+
+
+class Measured(NamedTuple):
+    """What a process took: seconds, seconds of CPU, megabytes at its peak."""
+
+    wall: float
+    cpu: float
+    peak: float
+
+
+def make_data(rows: int, path: Path) -> None:
+    """Write rows like those of the embedded data: each class normal, with its means and covariances."""
+    source = [line.split(",") for line in (ROOT / "data" / "wdbc.csv").read_text(encoding="utf-8").splitlines()]
+    features = np.array([[float(cell) for cell in row[2:]] for row in source])
+    is_m = np.array([row[1] == "M" for row in source])
+    classes = [features[~is_m], features[is_m]]
+    rng = np.random.default_rng(0)
+    with path.open("wb") as file:
+        for start in range(0, rows, ROWS_AT_A_TIME):
+            count = min(ROWS_AT_A_TIME, rows - start)
+            target = rng.random(count) < is_m.mean()
+            draws = [rng.multivariate_normal(one.mean(0), np.cov(one.T), count, method="eigh") for one in classes]
+            values = np.abs(np.where(target[:, None], draws[1], draws[0])) + 1e-6
+            step = 10.0 ** (SIGNIFICANT_DIGITS - 1 - np.floor(np.log10(values)))
+            columns = [np.arange(start, start + count), np.where(target, "M", "B"), *(np.round(values * step) / step).T]
+            table = pa.table({str(i): column for i, column in enumerate(columns)})
+            csv.write_csv(table, file, csv.WriteOptions(include_header=False, quoting_style="none"))
+
+
+def measure(*command: object, **environment: str) -> tuple[Measured, str]:
+    """Run a Python script, which must succeed; return what it took, and what it wrote to stdout."""
+    start = time.perf_counter()
+    line = [sys.executable, *map(str, command)]
+    with subprocess.Popen(
+        line, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout
+        out = process.stdout.read().decode().strip()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{line} ended with {process.returncode}")
+    # No process of either chain has another at its side, so its own peak is that of its tree.
+    return Measured(time.perf_counter() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024), out
+
+
+def run_ours(project: Path, source: Path) -> dict[str, Measured]:
+    """Run the four steps."""
+    found, log = {}, []
+    for step in STEPS:
+        found[step], out = measure(project / "etl" / f"{step}.py", *log, DATA_URL=str(source), KEEP_RUNS="1")
+        log = [out]
+    return found
+
+
+def run_reference(folder: Path, source: Path) -> dict[str, Measured]:
+    """Run the four scripts of the reference."""
+    scripts = ROOT / "benchmarks" / "reference"
+    inputs: dict[str, list[Path]] = {"data_loader": [source]}
+    return {step: measure(scripts / f"{name}.py", *inputs.get(step, []), folder)[0] for step, name in REFERENCE.items()}
+
+
+def run_polars(folder: Path, source: Path) -> dict[str, Measured]:
+    """Clean by polars' streaming engine: the same numbers, but no check of rows, no duplicates, no split."""
+    script = (
+        "import polars as pl, sys\n"
+        "data = pl.scan_csv(sys.argv[1], has_header=False, null_values=['', 'NA', '?'])\n"
+        "target = pl.col('column_2').str.strip_chars()\n"
+        "data.with_columns((target == 'M').cast(pl.Int8)).sink_csv(sys.argv[2])\n"
+    )
+    return {"transform": measure("-c", script, source, folder / "polars.csv")[0]}
+
+
+def median(rounds: list[Measured]) -> Measured:
+    """Return the median of each figure."""
+    return Measured(*(statistics.median(column) for column in zip(*rounds, strict=True)))
+
+
+def measure_size(rows: int, folder: Path) -> dict[str, dict[str, Measured]]:
+    """Return what each step takes by each chain, and print it."""
+    source, project, reference = folder / "source.csv", folder / "project", folder / "reference"
+    make_data(rows, source)
+    shutil.copytree(ROOT / "etl", project / "etl")
+    reference.mkdir()
+    chains = {"my_pipeline": (run_ours, project), "polars": (run_polars, reference)}
+    if rows <= MOST_ROWS_OF_REFERENCE:
+        chains["reference"] = (run_reference, reference)
+    rounds: dict[str, dict[str, list[Measured]]] = defaultdict(lambda: defaultdict(list))
+    for _ in range(ROUNDS[rows]):
+        for name, (run, place) in chains.items():
+            for step, found in run(place, source).items():
+                rounds[name][step].append(found)
+    medians = {name: {step: median(found) for step, found in steps.items()} for name, steps in rounds.items()}
+    show(rows, source.stat().st_size / 1e6, medians)
+    return medians
+
+
+def show(rows: int, megabytes: float, medians: dict[str, dict[str, Measured]]) -> None:
+    """Print a table of what was measured."""
+    print(f"\n{rows} rows, {megabytes:.0f} MB, median of {ROUNDS[rows]}")
+    print(f"{'':24}{'wall s':>8}{'CPU s':>8}{'peak MB':>9}{'rows/s':>10}{'MB/s':>7}")
+    for name, steps in medians.items():
+        whole = [("whole", total(steps))] if len(steps) == len(STEPS) else []
+        for step, found in [*steps.items(), *whole]:
+            figures = f"{found.wall:8.2f}{found.cpu:8.2f}{found.peak:9.0f}"
+            print(f"{name:12}{step:12}{figures}{rows / found.wall:10.0f}{megabytes / found.wall:7.1f}")
+    ours = medians["my_pipeline"]
+    if "reference" in medians:
+        plain = total(medians["reference"])
+        print(f"whole / reference: wall {total(ours).wall / plain.wall:.2f}, CPU {total(ours).cpu / plain.cpu:.2f}")
+    print(f"transform / polars: CPU {ours['transform'].cpu / medians['polars']['transform'].cpu:.2f}")
+
+
+def total(steps: dict[str, Measured]) -> Measured:
+    """Return the time of all steps, and the highest peak."""
+    return Measured(
+        sum(found.wall for found in steps.values()),
+        sum(found.cpu for found in steps.values()),
+        max(found.peak for found in steps.values()),
+    )
+
+
+def draw(found: dict[int, dict[str, dict[str, Measured]]], path: Path) -> None:
+    """Draw time and peak memory of both chains against the rows."""
+    from playwright.sync_api import sync_playwright
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(1, 2, subplot_titles=("Whole chain, seconds", "Highest peak memory of a step, MB"))
+    for name, colour in (("my_pipeline", "#1f6feb"), ("reference", "#9a6700")):
+        sizes = [rows for rows in found if name in found[rows]]
+        totals = [total(found[rows][name]) for rows in sizes]
+        title = "pandas + scikit-learn" if name == "reference" else name
+        for column, values in ((1, [one.wall for one in totals]), (2, [one.peak for one in totals])):
+            text = [f"{value:.3g}" for value in values]
+            style = {"name": title, "showlegend": column == 1, "line_color": colour, "textposition": "top center"}
+            figure.add_scatter(x=sizes, y=values, text=text, mode="lines+markers+text", row=1, col=column, **style)
+    figure.update_xaxes(type="log", title="rows of 30 features", tickvals=list(found))
+    figure.update_yaxes(type="log")
+    figure.update_layout(template="plotly_white", width=1000, height=420, legend={"orientation": "h", "y": -0.25})
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1010, "height": 430})
+        page.set_content(figure.to_html(include_plotlyjs=True))
+        page.wait_for_selector(".main-svg")
+        page.screenshot(path=path)
+        browser.close()
+
+
+def main() -> None:
+    """Measure all sizes."""
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    found = {}
+    for rows in ROUNDS:
+        with tempfile.TemporaryDirectory() as folder:
+            found[rows] = measure_size(rows, Path(folder))
+    draw(found, ROOT / "images" / "sizes.png")
+
+
+if __name__ == "__main__":
+    main()
