@@ -3,7 +3,7 @@
 Reads     model.pkl as it was written (its hash is checked before it is unpickled), clear_data.csv: the test rows.
 Writes    predictions.csv: id,y_true,y_pred,probability (1 = M); evaluation.json: the metrics, positive class M.
 Refuses   with 65: a model.pkl or clear_data.csv other than the steps before wrote;
-          with 71: data that does not fit into memory.
+          with 71: more test rows than memory has room for (8 bytes each, and some more to sort them).
 Afterwards results/latest shows this run; with STORAGE_URL set, it is published there. If that fails, with 75 (to be
 tried again), 74 or 78, the local results stay, and this step alone, run again, finishes the publication.
 """

@@ -1,6 +1,7 @@
 """Splitting, fitting and scoring, on tables of a few rows."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from steplib import batches, newton, scoring, vectors
 from steplib.dataset import is_test
-from steplib.errors import DataError
+from steplib.errors import DataError, MemoryShortError
 from steplib.scoring import Scores
 
 LOG = logging.getLogger("test")
@@ -186,6 +187,21 @@ def test_model_that_never_says_m_has_precision_zero() -> None:
     found = scoring.score(scores_of(np.array([1, 0]), np.array([0, 0]), np.array([0.3, 0.3]), train_classes=[2, 1]))
 
     assert found["precision"] == 0
+
+
+def test_test_rows_that_do_not_fit_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory is out when the probabilities are sorted, the error says how many there are."""
+
+    def fail(*_args: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(scoring, "rank", fail)
+    data = table(200)
+    model = fit(data, tmp_path)
+    rows = 200 - len(training_rows(data))
+    with pytest.raises(MemoryShortError, match=f"the probabilities of {rows} test rows") as told:
+        scoring.measure(model, tmp_path / "clear_data.csv", tmp_path / "predictions.csv", 1000, map)
+    assert told.value.exit_code == os.EX_OSERR
 
 
 @pytest.mark.parametrize("small", [0, 1 << 30], ids=["as arrays", "row by row"])

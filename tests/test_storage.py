@@ -329,7 +329,7 @@ def test_forged_manifest_does_not_help(project: Project, published: Path) -> Non
     row = rows[1].split(",")
     rows[1] = ",".join([*row[:2], str(1 - int(row[2])), row[3]])
     (run / "predictions.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    assert "found another y_pred in 1 rows" in verified_after("predictions.csv").stderr
+    assert "found another y_pred in row 1" in verified_after("predictions.csv").stderr
     model = joblib.load(run / "model.pkl")
     model[-1].coef_ = model[-1].coef_ * 0.5
     joblib.dump(model, run / "model.pkl")
@@ -341,7 +341,9 @@ def test_forged_manifest_does_not_help(project: Project, published: Path) -> Non
     (run / "evaluation.json").write_text("3", encoding="utf-8")
     assert "evaluation.json: expected what was written, found no metrics" in verified_after("evaluation.json").stderr
     (run / "predictions.csv").write_text("", encoding="utf-8")
-    assert "predictions.csv: expected what was written, found no such table" in verified_after("predictions.csv").stderr
+    assert "found another number of rows or columns in row 0" in verified_after("predictions.csv").stderr
+    (run / "predictions.csv").write_bytes(b"id,y_true,y_pred,probability\n\xff\n")
+    assert "found no such table" in verified_after("predictions.csv").stderr
     assert is_verified(tool(project, "verify", f"file://{run}"))
 
 

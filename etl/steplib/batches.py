@@ -161,7 +161,7 @@ def _connect(address: str) -> Iterator[int]:
     try:
         from distributed import Client
     except ModuleNotFoundError as error:
-        msg = f"DASK_SCHEDULER: expected the package {error.name}, found none; install distributed"
+        msg = f"DASK_SCHEDULER: expected the package {error.name}, found none; install what README.md names"
         raise SettingError(msg) from error
     try:
         client: Any = Client(address, timeout=SECONDS_TO_CONNECT)  # type: ignore[no-untyped-call]  # it has no types
