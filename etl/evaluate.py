@@ -32,7 +32,8 @@ def evaluate(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any
         part.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     for line in summarize(metrics):
         log.info(line)
-    return {"metrics": metrics, "artifacts": {"predictions.csv": metrics["test_rows"], "evaluation.json": None}}
+    facts = {"metrics": metrics, "batch_bytes": settings.batch_bytes}
+    return facts | {"artifacts": {"predictions.csv": metrics["test_rows"], "evaluation.json": None}}
 
 
 def publish(run: Run, settings: Settings, log: logging.Logger) -> None:

@@ -42,7 +42,7 @@ def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
 
     clear = run.input("clear_data.csv")
     with run.scratch() as scratch, workers(settings) as over:
-        model, rows = fit(clear, scratch / "rows", settings.batch_bytes, over, log)
+        model, rows = fit(clear, scratch, settings.batch_bytes, over, log)
     with run.writing("model.pkl") as part:
         joblib.dump(model, part)
     classifier = type(model[-1]).__name__
@@ -54,22 +54,25 @@ def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
 def fit(clear: Path, scratch: Path, batch_bytes: int, over: Map, log: logging.Logger) -> "tuple[Pipeline, int]":
     """Return the model fitted on the training rows of clear_data.csv, and how many they are.
 
-    `scratch` is a file for the rows' numbers: 8 bytes for each feature of each row.
+    `scratch` is a folder for the rows' numbers: twice, for a while, 8 bytes for each feature of each row.
     """
     import numpy as np
 
     (_, names), (first_line, _) = first_rows(clear)
     features = names[2:]
-    scratch.touch()
-    store = partial(training.store, first_line=first_line, features=len(features), path=str(scratch))
+    raw, scaled = scratch / "rows", scratch / "scaled_rows"
+    raw.touch()
+    scaled.touch()
+    store = partial(training.store, first_line=first_line, features=len(features), path=str(raw))
     told, classes, parts = moments.none(len(features)), np.zeros(2, dtype=np.int64), []
     for stored in over(store, split(clear, batch_bytes, first_line)):
         told, classes = moments.merge(told, stored.moments), classes + stored.classes
         parts += [stored.part] if stored.part.rows else []
     check_size(told, features)
     model = prepare(features, told, rows := int(classes.sum()))
-    for _ in over(partial(training.standardize, mean=model[1].mean_, scale=model[1].scale_), parts):
-        pass
+    standardize = partial(training.standardize, mean=model[1].mean_, scale=model[1].scale_, path=str(scaled))
+    parts = list(over(standardize, parts))
+    raw.unlink()
     try:
         classify(model, parts, over, log)
     except np.linalg.LinAlgError:

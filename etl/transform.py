@@ -12,12 +12,12 @@ import csv
 import io
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, pairwise, repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steplib import duplicates, numerics, step
 from steplib.batches import Map, split, workers
@@ -27,6 +27,10 @@ from steplib.dataset import ID, TARGET, TARGET_CODES, Columns, find_columns
 from steplib.errors import DataError
 from steplib.run import Run
 from steplib.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 BAD_TARGET = "невалидные данные в target"
 TARGET_COLUMN = 2
@@ -97,12 +101,12 @@ def clean_file(raw: Path, clear: Path, scratch: Path, batch_bytes: int, over: Ma
     first_line = head[int(columns.has_header)][0]
     digests = scratch / "digests"
 
-    def write(leave_out: Collection[int], drops: Iterable[Sequence[int]]) -> Summary:
+    def write(leave_out: Collection[int], drops: "Iterable[Collection[int] | NDArray[np.int64]]") -> Summary:
         work = partial(clean_batch, features=len(columns.features), leave_out=leave_out)
         tasks = zip(split(raw, batch_bytes, first_line), drops, strict=False)
         return write_clean(over(work, tasks), columns, leave_out, clear, digests)
 
-    nothing: Iterable[Sequence[int]] = repeat(())
+    nothing: Iterable[Collection[int]] = repeat(())
     summary = write([], nothing)
     if len(summary.empty) == len(columns.features):
         raise DataError("expected at least one feature with values, found none; check the source")
@@ -143,18 +147,18 @@ def header(names: list[str]) -> bytes:
     return line.getvalue().encode()
 
 
-def repeats_by_batch(digests: Path, rows_of_batches: list[int]) -> list[Sequence[int]]:
+def repeats_by_batch(digests: Path, rows_of_batches: list[int]) -> "Iterator[NDArray[np.int64]] | None":
     """Return for each batch which of its rows stand in a batch before as well; nothing if none does."""
     if len(rows_of_batches) <= 1:
         # A batch drops its own repeats.
-        return []
+        return None
     numerics.start_numpy()
     ends = [0, *accumulate(rows_of_batches)]
     repeats = duplicates.later_repeats(digests, ends[-1])
     if not len(repeats):
-        return []
-    places = repeats.searchsorted(ends)
-    return [(repeats[i:j] - start).tolist() for (i, j), start in zip(pairwise(places), ends, strict=False)]
+        return None
+    places = repeats.searchsorted(ends).tolist()
+    return (repeats[i:j] - start for (i, j), start in zip(pairwise(places), ends, strict=False))
 
 
 def refusal(faults: list[Fault], columns: Columns) -> DataError:

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import logging
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 import train
 import transform
-from steplib import batches, duplicates, scoring
+from steplib import batches, duplicates, scoring, training
 from steplib.batches import Map, split, workers
+from steplib.errors import DataError
 
 LOG = logging.getLogger("test")
 WHOLE = 1 << 30
@@ -36,7 +38,7 @@ def answer(raw: Path, folder: Path, batch_bytes: int, over: Map) -> Answer:
     folder.mkdir()
     clear, predictions = folder / "clear_data.csv", folder / "predictions.csv"
     transform.clean_file(raw, clear, folder, batch_bytes, over)
-    model, _ = train.fit(clear, folder / "rows", batch_bytes, over, LOG)
+    model, _ = train.fit(clear, folder, batch_bytes, over, LOG)
     metrics = scoring.measure(model, clear, predictions, batch_bytes, over)
     rows = list(csv.reader(io.StringIO(predictions.read_text(encoding="utf-8"), newline="")))
     return Answer(clear.read_bytes(), np.append(model[-1].coef_, model[-1].intercept_), rows, metrics)
@@ -67,10 +69,10 @@ def three_hundred_features() -> Iterator[str]:
 
 
 def mostly_missing() -> Iterator[str]:
-    """Nine of ten values of one feature are missing, all of another; a third has none but in the last row."""
-    values, target = numbers(3000, 6)
+    """Nine of ten values of one feature are missing, all of two others; a fourth has none but in the last row."""
+    values, target = numbers(3000, 7)
     values[np.arange(len(values)) % 10 > 0, 2] = np.nan
-    values[:, 3] = np.nan
+    values[:, [3, 6]] = np.nan
     values[:-1, 4] = np.nan
     return lines(values, target)
 
@@ -214,12 +216,70 @@ def test_no_row_is_cut(tmp_path: Path, size: int) -> None:
         assert batch.read().decode().lstrip().startswith(("x,", '"q', "z", "last"))
 
 
-def test_broken_quote_does_not_swallow_the_file(tmp_path: Path) -> None:
-    """A quote that is never closed makes no batch of all that follows."""
+@pytest.mark.parametrize("before", [0, 1 << 22])
+def test_broken_quote_does_not_swallow_the_file(tmp_path: Path, before: int) -> None:
+    """A quote that is never closed makes no batch of all that follows, nor is it looked for again with each line."""
     path = tmp_path / "raw_data.csv"
-    path.write_bytes(b'1,M,"2\n' + b"1,B,2\n" * 500_000)
+    path.write_bytes(b"1,B,2\n" * (before // 6) + b'1,M,"2\n' + b"1,B,2\n" * 500_000)
+    start = time.process_time()
 
-    assert max(batch.length for batch in split(path, 1000)) < 2 * batches.LONGEST_FIELD_BYTES
+    assert max(batch.length for batch in split(path, max(1000, before))) < before + 3 * batches.LONGEST_FIELD_BYTES
+    assert time.process_time() - start < 10
+
+
+def test_field_of_many_lines_stays_whole(tmp_path: Path) -> None:
+    """A quoted field that runs on over thousands of lines is in one batch."""
+    path = tmp_path / "raw_data.csv"
+    path.write_bytes(b'1,M,2\n"' + b"\n" * 100_000 + b'x",B,2\n' + b"3,M,4\n" * 50_000)
+    found = list(split(path, 3))
+
+    assert len(found) > 10_000
+    assert sum(b"x" in batch.read() for batch in found) == 1
+    assert all(batch.read().count(b'"') in {0, 2} for batch in found)
+
+
+def fail_at_seven(number: int) -> int:
+    """Work that has a defect."""
+    return number // (number - 7)
+
+
+@pytest.mark.parametrize("long", ["a" + " " * 140_000, "1" * 140_000, '"' + "a," * 70_000 + '"'])
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_field_that_is_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: str, column: int
+) -> None:
+    """What csv does not take in one field is refused in every way of reading."""
+    row = ["5", "M", "1", "2"]
+    row[column] = long
+    raw = tmp_path / "raw_data.csv"
+    raw.write_text("".join(f"{i},{'MB'[i % 2]},{i},1\n" for i in range(100)) + ",".join(row), encoding="utf-8")
+    for small, batch_bytes in itertools.product((0, WHOLE), (1000, WHOLE)):
+        monkeypatch.setattr(batches, "SMALL_FILE_BYTES", small)
+        with pytest.raises(DataError, match="line 101: expected each field in whole quotes or none"):
+            transform.clean_file(raw, tmp_path / "clear_data.csv", tmp_path, batch_bytes, map)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_error_of_a_worker_tells_where(number: int) -> None:
+    """An error comes as it was raised, by the place in the work, however many workers there are."""
+    with workers(settings(number)) as over, pytest.raises(ZeroDivisionError) as raised:
+        list(over(fail_at_seven, range(20)))
+
+    assert "fail_at_seven" in str(raised.getrepr())
+
+
+def test_standardizing_twice_is_standardizing_once(tmp_path: Path) -> None:
+    """A task that a cluster does again, since its worker was lost, changes nothing."""
+    raw, scaled = tmp_path / "raw", tmp_path / "scaled"
+    np.array([[1.0, np.nan, 1, 0], [3.0, 5.0, 1, 1]]).tofile(raw)
+    scaled.touch()
+    part = training.Part(str(raw), 0, 2, 4)
+    once, twice = (
+        np.array(training.standardize(part, np.array([2.0, 5.0]), np.array([1.0, 2.0]), str(scaled)).open())
+        for _ in range(2)
+    )
+
+    assert once.tolist() == twice.tolist() == [[-1, 0, 1, 0], [1, 0, 1, 1]]
 
 
 def test_look_ahead_is_bounded() -> None:

@@ -32,7 +32,7 @@ def fit(data: pd.DataFrame, folder: Path, batch_bytes: int = 1 << 20) -> Pipelin
     """Fit the model to a table's training rows."""
     clear = folder / "clear_data.csv"
     data.to_csv(clear, index=False)
-    return train.fit(clear, folder / "rows", batch_bytes, map, LOG)[0]
+    return train.fit(clear, folder, batch_bytes, map, LOG)[0]
 
 
 def training_rows(data: pd.DataFrame) -> pd.DataFrame:

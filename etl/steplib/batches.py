@@ -3,6 +3,7 @@
 import ctypes
 import re
 import resource
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,7 +30,7 @@ QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*("|\Z)')
 QUOTED_FIELD_AFTER_BLANKS = re.compile(rb'(?:^|(?<=[,\n])) *"[^"]*(?:""[^"]*)*("|\Z)')
 # csv takes no field of more than 131,072 characters: one that is still open after so many bytes is broken.
 LONGEST_FIELD_BYTES = 4 * 131_072
-# Batches ahead of the one whose result is used, for each worker: what bounds the memory if the reduction is slow.
+# Batches that are handed out at a time, for each worker: what bounds the memory if the reduction is slow.
 LOOK_AHEAD = 8
 SECONDS_TO_CONNECT = 30
 # Of malloc.h.
@@ -83,19 +84,23 @@ def split(path: Path, size: int, first_line: int = 1) -> Iterator[Batch]:
             start, line = start + len(rows), line + rows.count(b"\n")
 
 
-def _read_rows(file: BinaryIO, size: int) -> bytes:
+def _read_rows(file: BinaryIO, size: int) -> bytes | bytearray:
     """Read at least `size` bytes, up to the end of a line that is no part of a quoted field."""
-    rows = file.read(size) + file.readline()
+    rows: bytes | bytearray = file.read(size) + file.readline()
     field = _open_field(rows, 0) if b'"' in rows else None
-    while field is not None and len(rows) - field <= LONGEST_FIELD_BYTES and (more := file.readline()):
-        rows += more
-        field = _open_field(rows, field)
+    more = 1 << 12
+    while field is not None and len(rows) - field <= LONGEST_FIELD_BYTES:
+        rest = file.read(more) + file.readline()
+        if not rest:
+            break
+        rows = bytearray(rows) + rest
+        field, more = _open_field(rows, field), 2 * more
     return rows
 
 
-def _open_field(rows: bytes, start: int) -> int | None:
+def _open_field(rows: bytes | bytearray, start: int) -> int | None:
     """Return where the quoted field begins that does not end in these rows, if there is one."""
-    pattern = QUOTED_FIELD_AFTER_BLANKS if b' "' in rows else QUOTED_FIELD
+    pattern = QUOTED_FIELD if rows.find(b' "', start) < 0 else QUOTED_FIELD_AFTER_BLANKS
     last = next(iter(deque(pattern.finditer(rows, start), maxlen=1)), None)
     return last.start() if last and not last[1] else None
 
@@ -129,7 +134,18 @@ def _in_waves(parallel: "Parallel", work: Callable[[Item], Result], items: Itera
     from joblib import delayed
 
     while wave := list(islice(items, LOOK_AHEAD * parallel.n_jobs)):
-        yield from parallel(delayed(work)(item) for item in wave)
+        for result, error in parallel(delayed(_attempt)(work, item) for item in wave):
+            if error:
+                raise error
+            yield result
+
+
+def _attempt(work: Callable[[Item], Result], item: Item) -> tuple[Any, Exception | None]:
+    """Return the result, or the error as it is: joblib's own would no longer know where in the work it was raised."""
+    try:
+        return work(item), None
+    except Exception as error:  # noqa: BLE001 - raised again by who uses the results
+        return None, error
 
 
 def _start(settings: Settings, stack: ExitStack) -> "Parallel":
@@ -140,6 +156,8 @@ def _start(settings: Settings, stack: ExitStack) -> "Parallel":
     else:
         _reuse_memory()
         backend, n_jobs = "threading", settings.workers or cpu_count()
+    # Who stops at a fault leaves some results unused.
+    warnings.filterwarnings("ignore", ".*tasks have been successfully executed but not used", UserWarning)
     stack.enter_context(parallel_config(backend, n_jobs=n_jobs))
     return Parallel(return_as="generator", pre_dispatch="all")
 
@@ -159,13 +177,16 @@ def _reuse_memory() -> None:
 def _connect(address: str) -> Iterator[int]:
     """Connect to a Dask scheduler, give it and its workers this package's code, and tell how many threads they have."""
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
+        from distributed.comm.core import CommClosedError
     except ModuleNotFoundError as error:
         msg = f"DASK_SCHEDULER: expected the package {error.name}, found none; install what README.md names"
         raise SettingError(msg) from error
     try:
         client: Any = Client(address, timeout=SECONDS_TO_CONNECT)  # type: ignore[no-untyped-call]  # it has no types
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        raise SettingError(f"DASK_SCHEDULER: expected an address like tcp://host:8786, found {address!r}") from error
+    except OSError as error:
         msg = f"DASK_SCHEDULER: expected a scheduler at {address}, found none ({type(error).__name__})"
         raise UnreachableError(f"{msg}; check its address and the network") from error
     with client, TemporaryDirectory() as folder:
@@ -174,4 +195,8 @@ def _connect(address: str) -> Iterator[int]:
             raise UnreachableError(f"DASK_SCHEDULER: expected workers at {address}, found none; start some")
         package = Path(__file__).parent
         client.upload_file(make_archive(f"{folder}/{package.name}", "zip", package.parent, package.name))
-        yield threads
+        try:
+            yield threads
+        except (CommClosedError, KilledWorker) as error:
+            msg = f"DASK_SCHEDULER: expected {address} and its workers to stay, found {type(error).__name__}"
+            raise UnreachableError(f"{msg}; look at their logs, then run again") from error

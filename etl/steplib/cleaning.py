@@ -5,16 +5,21 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import compress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 from xxhash import xxh3_128_digest
 
 from steplib import vectors
-from steplib.batches import Batch
 from steplib.csvfile import read_rows
 from steplib.dataset import MISSING, TARGET_CODES, is_test, read_number
 from steplib.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from steplib.batches import Batch
 
 MOST_FAULTS_TOLD = 10
 DIGEST_BYTES = 16
@@ -54,7 +59,9 @@ class Cleaned(NamedTuple):
     error: str | None = None
 
 
-def clean_batch(task: tuple[Batch, Collection[int]], features: int, leave_out: Collection[int]) -> Cleaned:
+def clean_batch(
+    task: "tuple[Batch, Collection[int] | NDArray[np.int64]]", features: int, leave_out: Collection[int]
+) -> Cleaned:
     """Clean a batch of raw rows; the task's second part says which of the rows that would be written to drop."""
     batch, drop = task
     data = batch.read()
@@ -149,7 +156,7 @@ def _format_rows(
     return Rows(ids, targets, texts), with_values
 
 
-def _kept(digests: list[bytes], drop: Collection[int]) -> list[bool]:
+def _kept(digests: list[bytes], drop: "Collection[int] | NDArray[np.int64]") -> list[bool]:
     """Tell which rows stand here for the first time, but for those of them, by their place, that are to be dropped."""
     seen: set[bytes] = set()
     kept = [not (digest in seen or seen.add(digest)) for digest in digests]  # type: ignore[func-returns-value]

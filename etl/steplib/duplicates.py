@@ -1,4 +1,4 @@
-"""Rows that stand more than once in a file of any size, found by their digests in memory that does not grow."""
+"""Rows that stand more than once in a file of any size, found by their digests; memory grows with the repeats alone."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -126,7 +126,7 @@ def check_storage_url(text: str, name: str) -> str:
 
 def _whole_number(value: Value, least: int) -> int:
     if not re.fullmatch("[0-9]{1,9}", value.text) or int(value.text) < least:
-        raise _wrong(value, f"a whole number from {least}", repr(value.text[:40]))
+        raise _wrong(value, f"a whole number from {least} to 999999999", repr(value.text[:40]))
     return int(value.text)
 
 

@@ -61,8 +61,8 @@ def store(batch: Batch, first_line: int, features: int, path: str) -> Stored:
     return Stored(part, told, np.bincount(target, minlength=2))
 
 
-def standardize(part: Part, mean: "NDArray[np.float64]", scale: "NDArray[np.float64]") -> None:
-    """Fill the gaps of a part with the means, and scale it, in its place."""
+def standardize(part: Part, mean: "NDArray[np.float64]", scale: "NDArray[np.float64]", path: str) -> Part:
+    """Put a part, its gaps filled with the means, and scaled, into another file: a task may be done twice."""
     import numpy as np
 
     rows = np.array(part.open())
@@ -70,7 +70,8 @@ def standardize(part: Part, mean: "NDArray[np.float64]", scale: "NDArray[np.floa
     features -= mean
     features /= scale
     features[np.isnan(features)] = 0
-    _write(part.path, part.place, rows)
+    _write(path, part.place, rows)
+    return part._replace(path=path)
 
 
 def derivatives(parts: Sequence[Part], weights: "NDArray[np.float64]") -> newton.Derivatives:
@@ -87,7 +88,11 @@ def group(parts: Sequence[Part]) -> list[Sequence[Part]]:
 
 
 def _write(path: str, place: int, rows: "NDArray[np.float64]") -> None:
-    # Not through the mapped memory: a disk that takes no more would end the process there.
-    with open(path, "r+b") as file:  # noqa: PTH123 - one line of the same as Path.open
-        file.seek(place)
-        file.write(rows.data)
+    # Not through mapped memory: a disk that takes no more would end the process there.
+    try:
+        with open(path, "r+b") as file:  # noqa: PTH123 - one line of the same as Path.open
+            file.seek(place)
+            file.write(rows.data)
+    except OSError as error:
+        error.filename = error.filename or path
+        raise

@@ -25,7 +25,7 @@ MISSING_SPELLINGS = sorted("".join(letters) for text in MISSING for letters in p
 # Its quote stands first, so that searching for it is fast; what is before that is looked at from behind it.
 WHOLE_QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*"(?![^,\r\n])')
 # What csv takes in one field.
-LONGEST_ID = 131_072
+LONGEST_FIELD = 131_072
 
 
 class RawRows(NamedTuple):
@@ -68,16 +68,19 @@ def read_raw(data: bytes, features: int) -> RawRows | None:
     # What is missing is NaN, so no other NaN, and no infinity, may be there.
     missing = sum(table.column(i).null_count for i in range(2, features + 2))
     has_numbers = np.count_nonzero(np.isfinite(values)) + missing == values.size
-    if codes.null_count or not has_numbers or not 0 < lengths["min"] <= lengths["max"] <= LONGEST_ID:
+    if codes.null_count or not has_numbers or not 0 < lengths["min"] <= lengths["max"] <= LONGEST_FIELD:
         return None
     return RawRows(ids.to_pylist(), codes.to_pylist(), values)
 
 
 def _is_usual(data: bytes) -> bool:
-    """Tell whether pyarrow takes the line ends, quotes and bytes of these rows as csv does."""
+    """Tell whether pyarrow takes the line ends, quotes, bytes and long fields of these rows as csv does."""
     lone_cr = b"\r" in data and data.count(b"\r") != data.count(b"\r\n")
     odd_quote = b'"' in data and b'"' in WHOLE_QUOTED_FIELD.sub(b"", data)
-    return b"\0" not in data and not lone_cr and not odd_quote
+    # A number that is longer than csv takes covers one of these stretches.
+    half = LONGEST_FIELD // 2
+    long_number = any(data.find(b",", i, i + half) < 0 for i in range(0, len(data) - half, half))
+    return b"\0" not in data and not lone_cr and not odd_quote and not long_number
 
 
 def features_of(features: "NDArray[np.float64]", leave_out: Collection[int]) -> "tuple[NDArray[np.float64], set[int]]":
@@ -85,7 +88,9 @@ def features_of(features: "NDArray[np.float64]", leave_out: Collection[int]) -> 
     import numpy as np
 
     with_values = set(np.flatnonzero(~np.isnan(features).all(axis=0)).tolist())
-    return (np.delete(features, sorted(leave_out), axis=1) if leave_out else features), with_values
+    if leave_out:
+        features = np.ascontiguousarray(np.delete(features, sorted(leave_out), axis=1))
+    return features, with_values
 
 
 def read_clear(batch: Batch, features: int) -> ClearRows:
