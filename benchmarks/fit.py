@@ -52,6 +52,7 @@ def fit(kind: str, path: Path) -> None:
             for start in range(0, ROWS, ROWS_OF_PART)
         ]
         model = train.build_model()
+        model[1].mean_, model[1].scale_ = np.zeros(columns - 2), np.ones(columns - 2)
         with batches.workers(SimpleNamespace(workers=0, dask_scheduler="")) as over:
             wall, cpu = time.perf_counter(), time.process_time()
             train.classify(model, parts, over, logging.getLogger())

@@ -54,25 +54,21 @@ def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
 def fit(clear: Path, scratch: Path, batch_bytes: int, over: Map, log: logging.Logger) -> "tuple[Pipeline, int]":
     """Return the model fitted on the training rows of clear_data.csv, and how many they are.
 
-    `scratch` is a folder for the rows' numbers: twice, for a while, 8 bytes for each feature of each row.
+    `scratch` is a folder for the rows' numbers: 8 bytes for each feature of each row.
     """
     import numpy as np
 
     (_, names), (first_line, _) = first_rows(clear)
     features = names[2:]
-    raw, scaled = scratch / "rows", scratch / "scaled_rows"
-    raw.touch()
-    scaled.touch()
-    store = partial(training.store, first_line=first_line, features=len(features), path=str(raw))
+    rows_file = scratch / "rows"
+    rows_file.touch()
+    store = partial(training.store, first_line=first_line, features=len(features), path=str(rows_file))
     told, classes, parts = moments.none(len(features)), np.zeros(2, dtype=np.int64), []
     for stored in over(store, split(clear, batch_bytes, first_line)):
         told, classes = moments.merge(told, stored.moments), classes + stored.classes
         parts += [stored.part] if stored.part.rows else []
     check_size(told, features)
     model = prepare(features, told, rows := int(classes.sum()))
-    standardize = partial(training.standardize, mean=model[1].mean_, scale=model[1].scale_, path=str(scaled))
-    parts = list(over(standardize, parts))
-    raw.unlink()
     try:
         classify(model, parts, over, log)
     except np.linalg.LinAlgError:
@@ -124,12 +120,13 @@ def classify(model: "Pipeline", parts: Sequence[training.Part], over: Map, log: 
     """Fit the last step of the model: by scikit-learn to the first part, from there by Newton steps to all of them."""
     import numpy as np
 
-    classifier = model[-1]
-    fit_to_part(classifier, parts[0])
+    _, scaler, classifier = (fitted for _, fitted in model.steps)
+    scaling = {"mean": scaler.mean_, "scale": scaler.scale_}
+    fit_to_rows(classifier, np.concatenate(list(training.blocks(parts[0], **scaling))))
     groups, rows = training.group(parts), sum(part.rows for part in parts)
 
     def at(weights: "NDArray[np.float64]") -> newton.Derivatives:
-        found = over(partial(training.derivatives, weights=weights), groups)
+        found = over(partial(training.derivatives, weights=weights, **scaling), groups)
         return reduce(newton.add, found, newton.penalty(weights))
 
     optimum = newton.minimize(at, np.append(classifier.coef_[0], classifier.intercept_), rows)
@@ -139,11 +136,10 @@ def classify(model: "Pipeline", parts: Sequence[training.Part], over: Map, log: 
     classifier.n_iter_ = np.array([optimum.steps], dtype=np.int32)
 
 
-def fit_to_part(classifier: "LogisticRegression", part: training.Part) -> None:
-    """Fit by scikit-learn to some rows: where the steps to the optimum of all rows begin."""
+def fit_to_rows(classifier: "LogisticRegression", rows: "NDArray[np.float64]") -> None:
+    """Fit by scikit-learn to some scaled rows: where the steps to the optimum of all rows begin."""
     import numpy as np
 
-    rows = np.array(part.open())
     features, target = rows[:, : -training.MORE_COLUMNS], rows[:, -1].astype(np.int8)
     if target.min() == target.max():
         # Rows of one class say nothing: these make all weights 0.

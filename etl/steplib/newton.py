@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 100
 MOST_HALVINGS = 50
-# So that a block of rows and what is made of it stay in the processor's cache.
-BLOCK_BYTES = 1 << 19
 
 
 class Derivatives(NamedTuple):
@@ -41,21 +39,12 @@ def derivatives(rows: "Array", weights: "Array") -> Derivatives:
     import numpy as np
     from scipy.special import expit
 
-    loss, gradient, hessian = 0.0, np.zeros_like(weights), np.zeros((len(weights), len(weights)))
-    for block in _blocks(rows):
-        features, target = block[:, :-1], block[:, -1]
-        score = features @ weights
-        probability = expit(score)
-        loss += float((np.logaddexp(0, score) - target * score).sum())
-        gradient += features.T @ (probability - target)
-        weighted = features * np.sqrt(probability * (1 - probability))[:, None]
-        hessian += weighted.T @ weighted
-    return Derivatives(loss, gradient, hessian)
-
-
-def _blocks(rows: "Array") -> "Iterator[Array]":
-    size = max(64, BLOCK_BYTES // rows.strides[0])
-    return (rows[start : start + size] for start in range(0, len(rows), size))
+    features, target = rows[:, :-1], rows[:, -1]
+    score = features @ weights
+    probability = expit(score)
+    loss = float((np.logaddexp(0, score) - target * score).sum())
+    weighted = features * np.sqrt(probability * (1 - probability))[:, None]
+    return Derivatives(loss, features.T @ (probability - target), weighted.T @ weighted)
 
 
 def add(a: Derivatives, b: Derivatives) -> Derivatives:

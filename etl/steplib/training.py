@@ -1,6 +1,6 @@
 """The training rows as numbers in a scratch file, so that each pass over them reads no text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # Of the features, a column of ones for the intercept, and the target: what a row has besides its features.
 MORE_COLUMNS = 2
 FLOAT_BYTES = 8
+# So that a block of rows and what is made of it stay in the processor's cache.
+BLOCK_BYTES = 1 << 19
+LEAST_ROWS_OF_BLOCK = 64
 # What a task of a pass works on, at least.
 TASK_BYTES = 1 << 22
 
@@ -61,22 +64,28 @@ def store(batch: Batch, first_line: int, features: int, path: str) -> Stored:
     return Stored(part, told, np.bincount(target, minlength=2))
 
 
-def standardize(part: Part, mean: "NDArray[np.float64]", scale: "NDArray[np.float64]", path: str) -> Part:
-    """Put a part, its gaps filled with the means, and scaled, into another file: a task may be done twice."""
+def blocks(part: Part, mean: "NDArray[np.float64]", scale: "NDArray[np.float64]") -> "Iterator[NDArray[np.float64]]":
+    """Yield the rows of a part, their gaps filled with the means, and scaled; as many at a time as a cache holds."""
     import numpy as np
 
-    rows = np.array(part.open())
-    features = rows[:, :-MORE_COLUMNS]
-    features -= mean
-    features /= scale
-    features[np.isnan(features)] = 0
-    _write(path, part.place, rows)
-    return part._replace(path=path)
+    rows = part.open()
+    size = max(LEAST_ROWS_OF_BLOCK, BLOCK_BYTES // rows.strides[0])
+    for start in range(0, len(rows), size):
+        block = np.array(rows[start : start + size])
+        features = block[:, :-MORE_COLUMNS]
+        features -= mean
+        features /= scale
+        np.copyto(features, 0, where=np.isnan(features))
+        yield block
 
 
-def derivatives(parts: Sequence[Part], weights: "NDArray[np.float64]") -> newton.Derivatives:
+def derivatives(
+    parts: Sequence[Part], weights: "NDArray[np.float64]", mean: "NDArray[np.float64]", scale: "NDArray[np.float64]"
+) -> newton.Derivatives:
     """Return what the rows of some parts add to the loss."""
-    return reduce(newton.add, (newton.derivatives(part.open(), weights) for part in parts))
+    return reduce(
+        newton.add, (newton.derivatives(block, weights) for part in parts for block in blocks(part, mean, scale))
+    )
 
 
 def group(parts: Sequence[Part]) -> list[Sequence[Part]]:
