@@ -34,6 +34,7 @@ MOST_ROWS_OF_REFERENCE = 1_000_000
 ROWS_AT_A_TIME = 100_000
 SIGNIFICANT_DIGITS = 4
 SECONDS_BETWEEN_LOOKS = 0.02
+MOST_SHOWN_EXACTLY = 100
 
 
 class Measured(NamedTuple):
@@ -175,12 +176,20 @@ def draw(found: dict[int, dict[str, dict[str, Measured]]], path: Path) -> None:
         totals = [total(found[rows][name]) for rows in sizes]
         title = "pandas + scikit-learn" if name == "reference" else name
         for column, values in ((1, [one.wall for one in totals]), (2, [one.peak for one in totals])):
-            text = [f"{value:.3g}" for value in values]
-            style = {"name": title, "showlegend": column == 1, "line_color": colour, "textposition": "top center"}
+            text = [f"{value:.3g}" if value < MOST_SHOWN_EXACTLY else f"{value:.0f}" for value in values]
+            style = {
+                "name": title,
+                "showlegend": column == 1,
+                "line_color": colour,
+                "textposition": "top center",
+                "cliponaxis": False,
+            }
             figure.add_scatter(x=sizes, y=values, text=text, mode="lines+markers+text", row=1, col=column, **style)
     figure.update_xaxes(type="log", title="rows of 30 features", tickvals=list(found))
-    figure.update_yaxes(type="log")
-    figure.update_layout(template="plotly_white", width=1000, height=420, legend={"orientation": "h", "y": -0.25})
+    figure.update_yaxes(type="log", dtick="D2")
+    figure.update_layout(
+        template="plotly_white", width=1000, height=420, legend={"orientation": "h", "y": -0.25}, margin_t=60
+    )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1010, "height": 430})
