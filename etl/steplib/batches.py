@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from shutil import make_archive
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
+from steplib import cluster
 from steplib.csvfile import open_csv
-from steplib.errors import SettingError, UnreachableError
 from steplib.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,7 +30,6 @@ QUOTED_FIELD_AFTER_BLANKS = re.compile(rb'(?:^|(?<=[,\n])) *"[^"]*(?:""[^"]*)*("
 LONGEST_FIELD_BYTES = 4 * 131_072
 # Batches that are handed out at a time, for each worker: what bounds the memory if the reduction is slow.
 LOOK_AHEAD = 8
-SECONDS_TO_CONNECT = 30
 # Of malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -152,7 +149,7 @@ def _start(settings: Settings, stack: ExitStack) -> "Parallel":
     from joblib import Parallel, cpu_count, parallel_config
 
     if settings.dask_scheduler:
-        backend, n_jobs = "dask", stack.enter_context(_connect(settings.dask_scheduler))
+        backend, n_jobs = "dask", stack.enter_context(cluster.connect(settings.dask_scheduler))
     else:
         _reuse_memory()
         backend, n_jobs = "threading", settings.workers or cpu_count()
@@ -171,32 +168,3 @@ def _reuse_memory() -> None:
     if mallopt:
         for parameter, size in ((M_MMAP_THRESHOLD, 1 << 25), (M_TRIM_THRESHOLD, 1 << 29)):
             mallopt(parameter, size)
-
-
-@contextmanager
-def _connect(address: str) -> Iterator[int]:
-    """Connect to a Dask scheduler, give it and its workers this package's code, and tell how many threads they have."""
-    try:
-        from distributed import Client, KilledWorker
-        from distributed.comm.core import CommClosedError
-    except ModuleNotFoundError as error:
-        msg = f"DASK_SCHEDULER: expected the package {error.name}, found none; install what README.md names"
-        raise SettingError(msg) from error
-    try:
-        client: Any = Client(address, timeout=SECONDS_TO_CONNECT)  # type: ignore[no-untyped-call]  # it has no types
-    except ValueError as error:
-        raise SettingError(f"DASK_SCHEDULER: expected an address like tcp://host:8786, found {address!r}") from error
-    except OSError as error:
-        msg = f"DASK_SCHEDULER: expected a scheduler at {address}, found none ({type(error).__name__})"
-        raise UnreachableError(f"{msg}; check its address and the network") from error
-    with client, TemporaryDirectory() as folder:
-        threads = sum(client.nthreads().values())
-        if not threads:
-            raise UnreachableError(f"DASK_SCHEDULER: expected workers at {address}, found none; start some")
-        package = Path(__file__).parent
-        client.upload_file(make_archive(f"{folder}/{package.name}", "zip", package.parent, package.name))
-        try:
-            yield threads
-        except (CommClosedError, KilledWorker) as error:
-            msg = f"DASK_SCHEDULER: expected {address} and its workers to stay, found {type(error).__name__}"
-            raise UnreachableError(f"{msg}; look at their logs, then run again") from error
