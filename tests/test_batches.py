@@ -243,6 +243,22 @@ def fail_at_seven(number: int) -> int:
     return number // (number - 7)
 
 
+@pytest.mark.parametrize("id_lines", [1, 4, 1000, 5000])
+@pytest.mark.parametrize("blank", ["", " "])
+def test_batches_stay_small_whatever_the_ids_hold(tmp_path: Path, id_lines: int, blank: str) -> None:
+    """Line ends within ids, in every row, make batches neither larger nor cut a row."""
+    many = "\n" * id_lines
+    content = "".join(f'{blank}"{i}\n""{many}",M,"{i}"\n' for i in range(400_000 // (id_lines + 60)))
+    path = tmp_path / "raw_data.csv"
+    path.write_text(content, encoding="utf-8")
+    found = [batch.read().decode() for batch in split(path, 4096)]
+
+    assert max(map(len, found)) <= 4096 + 2 * (id_lines + 60)
+    assert "".join(found) == content
+    rows = [list(csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)) for text in found]
+    assert {len(row) for batch in rows for row in batch} == {3}
+
+
 @pytest.mark.parametrize("long", ["a" + " " * 140_000, "1" * 140_000, '"' + "a," * 70_000 + '"'])
 @pytest.mark.parametrize("column", [0, 1, 2])
 def test_field_that_is_too_long_is_refused(

@@ -1,6 +1,7 @@
 """A CSV as batches of whole rows, and one way to map a function over them: by all cores, or by a Dask cluster."""
 
 import ctypes
+import os
 import re
 import resource
 import warnings
@@ -82,24 +83,44 @@ def split(path: Path, size: int, first_line: int = 1) -> Iterator[Batch]:
 
 
 def _read_rows(file: BinaryIO, size: int) -> bytes | bytearray:
-    """Read at least `size` bytes, up to the end of a line that is no part of a quoted field."""
+    """Read some more than `size` bytes, up to the end of the row that is at hand then."""
     rows: bytes | bytearray = file.read(size) + file.readline()
     field = _open_field(rows, 0) if b'"' in rows else None
+    if field is None:
+        return rows
     more = 1 << 12
-    while field is not None and len(rows) - field <= LONGEST_FIELD_BYTES:
-        rest = file.read(more) + file.readline()
+    while (end := _end_of_row(rows, field)) is None:
+        still_open = _open_field(rows, field)
+        is_broken = still_open is not None and len(rows) - still_open > LONGEST_FIELD_BYTES
+        rest = b"" if is_broken else file.read(more) + file.readline()
         if not rest:
-            break
-        rows = bytearray(rows) + rest
-        field, more = _open_field(rows, field), 2 * more
-    return rows
+            return rows
+        rows, more = bytearray(rows) + rest, 2 * more
+    file.seek(end - len(rows), os.SEEK_CUR)
+    return rows[:end]
+
+
+def _end_of_row(rows: bytes | bytearray, start: int) -> int | None:
+    """Return where the row ends that has a quoted field at `start`, if it ends in these bytes."""
+    pattern = _quoted_field(rows, start)
+    while field := pattern.search(rows, start):
+        line_end = rows.find(b"\n", start)
+        if 0 <= line_end < field.start():
+            return line_end + 1
+        if not field[1]:
+            return None
+        start = field.end()
+    return rows.find(b"\n", start) + 1 or None
 
 
 def _open_field(rows: bytes | bytearray, start: int) -> int | None:
     """Return where the quoted field begins that does not end in these rows, if there is one."""
-    pattern = QUOTED_FIELD if rows.find(b' "', start) < 0 else QUOTED_FIELD_AFTER_BLANKS
-    last = next(iter(deque(pattern.finditer(rows, start), maxlen=1)), None)
+    last = next(iter(deque(_quoted_field(rows, start).finditer(rows, start), maxlen=1)), None)
     return last.start() if last and not last[1] else None
+
+
+def _quoted_field(rows: bytes | bytearray, start: int) -> re.Pattern[bytes]:
+    return QUOTED_FIELD if rows.find(b' "', start) < 0 else QUOTED_FIELD_AFTER_BLANKS
 
 
 @contextmanager

@@ -26,7 +26,8 @@ def connect(address: str) -> Iterator[int]:
         raise SettingError(msg) from error
     try:
         client: Any = Client(address, timeout=SECONDS_TO_CONNECT)  # type: ignore[no-untyped-call]  # it has no types
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
+        # The former where its scheme needs what is not configured.
         raise SettingError(f"DASK_SCHEDULER: expected an address like tcp://host:8786, found {address!r}") from error
     except OSError as error:
         msg = f"DASK_SCHEDULER: expected a scheduler at {address}, found none ({type(error).__name__})"

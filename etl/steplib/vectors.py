@@ -62,13 +62,14 @@ def read_raw(data: bytes, features: int) -> RawRows | None:
     if not table.num_rows:
         return None
     ids, targets = (compute.utf8_trim(table.column(i), characters=BLANKS) for i in (0, 1))
-    lengths = compute.min_max(compute.binary_length(ids)).as_py()
+    longest = compute.max(compute.binary_length(table.column(0))).as_py()
+    has_ids = compute.min(compute.binary_length(ids)).as_py() > 0
     codes = compute.index_in(targets, pa.array(sorted(TARGET_CODES)))
     values = _to_matrix(table, 2)
     # What is missing is NaN, so no other NaN, and no infinity, may be there.
     missing = sum(table.column(i).null_count for i in range(2, features + 2))
     has_numbers = np.count_nonzero(np.isfinite(values)) + missing == values.size
-    if codes.null_count or not has_numbers or not 0 < lengths["min"] <= lengths["max"] <= LONGEST_FIELD:
+    if codes.null_count or not has_numbers or not has_ids or longest > LONGEST_FIELD:
         return None
     return RawRows(ids.to_pylist(), codes.to_pylist(), values)
 
