@@ -386,7 +386,7 @@ def test_defect_is_told_without_its_message(project: Project) -> None:
     )
     text = Path(log).read_text(encoding="utf-8")
     assert 'train.py", line' in text
-    assert "classifier.fit(first" in text
+    assert "classifier.fit(features, target)" in text
     assert SECRET not in done.stderr
 
 
