@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from steplib import manifest as manifests
 from steplib import storage, tool
 from steplib.errors import UsageError
-from steplib.run import RESULTS, all_runs
+from steplib.run import RESULTS
+from steplib.runs import all_runs
 
 if TYPE_CHECKING:
     import pandas as pd

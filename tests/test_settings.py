@@ -42,6 +42,9 @@ def test_environment_wins_over_file(env_file: Path, monkeypatch: pytest.MonkeyPa
         *(("KEEP_RUNS", value) for value in ("", "0", "-1", "ten", "1.5", "１")),
         *(("DATA_TIMEOUT", value) for value in ("", "0", "nan", "inf", "1e9", "-3", "x")),
         *(("RETRY_DELAY", value) for value in ("", "-1", "soon", "99999999")),
+        *(("BATCH_BYTES", value) for value in ("", "0", "4k", "1000000000")),
+        *(("WORKERS", value) for value in ("", "-1", "all")),
+        *(("DASK_SCHEDULER", value) for value in ("host", "host:8786", "tcp://host", "tcp://u:p@host:1", "tcp://h:x")),
         *(("DATA_URL", value) for value in ("", "  ")),
     ],
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
 from steplib import cluster
-from steplib.csvfile import open_csv
+from steplib.csvfile import LONGEST_FIELD, open_csv
 from steplib.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ AMPLE_ADDRESS_SPACE = 8 << 30
 # first, so that searching for it is fast; where a blank may stand before it, it takes the slower one.
 QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*("|\Z)')
 QUOTED_FIELD_AFTER_BLANKS = re.compile(rb'(?:^|(?<=[,\n])) *"[^"]*(?:""[^"]*)*("|\Z)')
-# csv takes no field of more than 131,072 characters: one that is still open after so many bytes is broken.
-LONGEST_FIELD_BYTES = 4 * 131_072
+# A field that is still open after so many bytes has more characters than csv takes: it is broken.
+LONGEST_FIELD_BYTES = 4 * LONGEST_FIELD
 # Batches that are handed out at a time, for each worker: what bounds the memory if the reduction is slow.
 LOOK_AHEAD = 8
 # Of malloc.h.

@@ -13,6 +13,8 @@ from steplib.errors import DataError
 # Enough for the first line of a table with tens of thousands of columns.
 HEAD_BYTES = 1 << 20
 LEAST_COLUMNS = 3
+# What csv takes in one field, in characters.
+LONGEST_FIELD = csv.field_size_limit()
 
 SIGNATURES = {
     b"PK\x03\x04": "a ZIP archive or an Excel workbook",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from steplib.errors import UnreachableError
 from steplib.manifest import is_whole, read_quietly
-from steplib.run import RESULTS, RUNS, SCRATCH, Run, all_runs
+from steplib.run import RESULTS, RUNS, SCRATCH, Run
+from steplib.runs import all_runs
 
 # A run that may still go on (between two steps, before a retry) is left alone for a day.
 IN_PROGRESS_SECONDS = 86_400

@@ -4,11 +4,9 @@ import fcntl
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from steplib.settings import ROOT
 LOGS = (ROOT / "logs").resolve()
 RESULTS = (ROOT / "results").resolve()
 RUNS = RESULTS / "runs"
-STAMP_FORMAT = "%Y_%m_%d_%H_%M_%S"
 STAMP = manifests.STAMP
 SCRATCH = ".scratch_"
 
@@ -142,61 +139,6 @@ class Run:
             part.replace(copy)
             manifests.note_artifact(manifest, manifests.STEPS[-1], copy, None)
             self.write_manifest(manifest)
-
-
-def start_run(run_id: str | None) -> Run:
-    """Claim the present second as a new run's stamp: making the folder is what only one process can do.
-
-    A second that is taken already is waited out, so that the stamp stays the true time of the start.
-    """
-    LOGS.mkdir(exist_ok=True)
-    RUNS.mkdir(parents=True, exist_ok=True)
-    while True:
-        # Local time: the log's name and its lines are read by people.
-        run = Run(datetime.now().strftime(STAMP_FORMAT))  # noqa: DTZ005 - see above
-        try:
-            run.folder.mkdir()
-        except FileExistsError:
-            time.sleep(1 - time.time() % 1)
-            continue
-        try:
-            run.log.touch()
-        except OSError:
-            run.folder.rmdir()
-            raise
-        run.write_manifest(manifests.new_manifest(run.stamp, run_id))
-        return run
-
-
-def find_run(run_id: str) -> Run | None:
-    """Return the run that was started under an orchestrator's name for it."""
-    return next((run for run in all_runs() if manifests.read_quietly(run.folder).get("run_id") == run_id), None)
-
-
-def all_runs() -> list[Run]:
-    """Return the runs that are kept, the newest first; what else lies among them is left alone.
-
-    By the start in UTC, which stands in order also when the clock goes back an hour in autumn.
-    """
-    folders = [path for path in RUNS.glob("*") if STAMP.fullmatch(path.name) and path.is_dir()]
-    newest_first = sorted(folders, key=lambda path: str(manifests.read_quietly(path)["started"]), reverse=True)
-    return [Run(folder.name) for folder in newest_first]
-
-
-def run_of_log(text: str) -> Run:
-    """Return the run whose log a path names. Raises UsageError for anything but an existing log of this project."""
-    path = Path(text)
-    run = Run(path.name.removeprefix("log_").removesuffix(".log"))
-    if (
-        not STAMP.fullmatch(run.stamp)
-        or path.absolute().parent.resolve() / path.name != run.log
-        or not run.log.is_file()
-    ):
-        msg = f"LOG: expected the path of a run's log, {LOGS}/log_YYYY_mm_dd_HH_MM_SS.log, found {text[:200]!r}"
-        raise UsageError(f"{msg}; take the path from the step before")
-    if not run.folder.is_dir():
-        raise UsageError(f"LOG: expected the log of a run that is kept, found no {run.folder}; start a new run")
-    return run
 
 
 def _sync(path: Path) -> None:

@@ -10,7 +10,6 @@ from steplib import vectors
 from steplib.batches import Batch, Map, split
 from steplib.cleaning import quote
 from steplib.csvfile import first_rows
-from steplib.dataset import is_test
 from steplib.errors import DataError, MemoryShortError
 from steplib.ranking import rank
 
@@ -74,7 +73,7 @@ def predict(batch: Batch, model: "Pipeline", features: int) -> Predicted:
     import numpy as np
 
     table = vectors.read_clear(batch, features)
-    is_test_row = np.array([is_test(record_id) for record_id in table.ids], dtype=bool)
+    is_test_row = table.is_test_row
     train_classes = np.bincount(table.target[~is_test_row], minlength=2)
     ids = [record_id for record_id, is_in in zip(table.ids, is_test_row, strict=True) if is_in]
     y_true, rows = table.target[is_test_row], table.features[is_test_row]

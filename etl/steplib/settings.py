@@ -68,7 +68,7 @@ def read_settings() -> Settings:
         storage_url=storage.text and check_storage_url(storage.text, f"{storage.name} (set by {storage.origin})"),
         batch_bytes=_whole_number(values["BATCH_BYTES"], least=1),
         workers=_whole_number(values["WORKERS"], least=0),
-        dask_scheduler=values["DASK_SCHEDULER"].text,
+        dask_scheduler=_scheduler(values["DASK_SCHEDULER"]),
     )
 
 
@@ -134,6 +134,12 @@ def _seconds(value: Value, least: float) -> float:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value.text) or not least <= float(value.text) <= LONGEST_WAIT:
         raise _wrong(value, f"seconds, a number from {least} to {LONGEST_WAIT}", repr(value.text[:40]))
     return float(value.text)
+
+
+def _scheduler(value: Value) -> str:
+    if value.text and not re.fullmatch(r"[a-z]+://[^\s/@]+:[0-9]{1,5}", value.text):
+        raise _wrong(value, "an address like tcp://host:8786, without credentials, or nothing", "something else")
+    return value.text
 
 
 def _wrong(value: Value, expected: str, found: str) -> SettingError:

@@ -16,7 +16,8 @@ from typing import Any, NoReturn, TextIO
 
 from steplib import results
 from steplib.errors import PipelineError, Stopped, StorageError, UsageError, explain
-from steplib.run import LOGS, Run, find_run, run_of_log, start_run
+from steplib.run import LOGS, Run
+from steplib.runs import find_run, run_of_log, start_run
 from steplib.settings import Settings, pipeline_run_id, read_settings
 
 # A step's work returns the facts for the manifest; `artifacts` and `rows_read` map names to counts of rows.

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from steplib import newton, vectors
 from steplib.batches import Batch
-from steplib.dataset import is_test
 from steplib.moments import Moments, largest_of, moments_of
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def store(batch: Batch, first_line: int, features: int, path: str) -> Stored:
     import numpy as np
 
     table = vectors.read_clear(batch, features)
-    is_training_row = np.array([not is_test(record_id) for record_id in table.ids], dtype=bool)
+    is_training_row = ~table.is_test_row
     target = table.target[is_training_row]
     rows = np.column_stack([table.features[is_training_row], np.ones(len(target)), target])
     # A row takes a line at least, so no two batches meet; what stays between them takes no room on the disk.

@@ -9,7 +9,8 @@ from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from steplib.batches import Batch
-from steplib.dataset import MISSING, TARGET_CODES
+from steplib.csvfile import LONGEST_FIELD
+from steplib.dataset import MISSING, TARGET_CODES, is_test
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,8 +25,6 @@ BLANKS = (
 MISSING_SPELLINGS = sorted("".join(letters) for text in MISSING for letters in product(*({c, c.upper()} for c in text)))
 # Its quote stands first, so that searching for it is fast; what is before that is looked at from behind it.
 WHOLE_QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*"(?![^,\r\n])')
-# What csv takes in one field.
-LONGEST_FIELD = 131_072
 
 
 class RawRows(NamedTuple):
@@ -42,6 +41,13 @@ class ClearRows(NamedTuple):
     ids: Sequence[str]
     target: "NDArray[np.int8]"
     features: "NDArray[np.float64]"
+
+    @property
+    def is_test_row(self) -> "NDArray[np.bool_]":
+        """Which rows are held out, (rows,)."""
+        import numpy as np
+
+        return np.array([is_test(record_id) for record_id in self.ids], dtype=bool)
 
 
 def read_raw(data: bytes, features: int) -> RawRows | None:
