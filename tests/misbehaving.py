@@ -1,4 +1,4 @@
-"""A server of the source on which the path says what goes wrong."""
+"""A web server for the source; the requested path selects the fault."""
 
 import contextlib
 import gzip
@@ -17,16 +17,16 @@ SECRET = "Zq7Secret"
 
 
 class Misbehaving(BaseHTTPRequestHandler):
-    """Answers as the path says."""
+    """Answers each request with the fault that its path names."""
 
     protocol_version = "HTTP/1.1"
     tries: dict[str, int]
 
     def log_message(self, *_args: object) -> None:
-        """Keep quiet."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
-        """Answer as the path says."""
+        """Answer with the fault that the path names."""
         fault = self.path.split("?")[0].strip("/")
         self.server.tries[fault] = self.server.tries.get(fault, 0) + 1  # type: ignore[attr-defined]
         if fault.isdecimal():
@@ -36,13 +36,13 @@ class Misbehaving(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def do_POST(self) -> None:
-        """Keep what is sent."""
+        """Record the body of the request."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.received.append(json.loads(body))  # type: ignore[attr-defined]
         self.answer(b"")
 
     def answer(self, body: bytes, status: int = 200, length: int | None = None, **headers: str) -> None:
-        """Send a response, with a length that may be wrong."""
+        """Send a response, whose declared length may be wrong."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -57,47 +57,47 @@ class Misbehaving(BaseHTTPRequestHandler):
         self.answer(CSV)
 
     def redirect(self) -> None:
-        """Send to the data."""
+        """Redirect to the data."""
         self.answer(b"", 302, Location="/good?token=" + SECRET)
 
     def redirect_for_ever(self) -> None:
-        """Send to the same place again."""
+        """Redirect to the same path every time."""
         self.answer(b"", 302, Location=self.path)
 
     def second_time_good(self) -> None:
-        """Fail once."""
+        """Fail the first request."""
         self.answer(CSV, 503 if self.server.tries["second_time_good"] == 1 else 200)  # type: ignore[attr-defined]
 
     def third_time_good(self) -> None:
-        """Fail twice."""
+        """Fail the first two requests."""
         self.answer(CSV, 503 if self.server.tries["third_time_good"] < 3 else 200)  # type: ignore[attr-defined]
 
     def held(self) -> None:
-        """Send half, and the rest when the test lets go."""
+        """Send one half, and the other when the test sets `release`."""
         self.answer(CSV[: len(CSV) // 2], length=len(CSV))
-        self.server.let_go.wait(60)  # type: ignore[attr-defined]
+        self.server.release.wait(60)  # type: ignore[attr-defined]
         with contextlib.suppress(OSError):
             self.wfile.write(CSV[len(CSV) // 2 :])
 
     def packed(self) -> None:
-        """Send the data packed, though nobody asked for it."""
+        """Send the data compressed, although the client did not ask for it."""
         self.answer(gzip.compress(CSV), Content_Encoding="gzip")
 
     def packed_cut_off(self) -> None:
-        """Send half of the packed data as if it were all."""
+        """Send half of the compressed data as if it were complete."""
         body = gzip.compress(CSV)
         self.answer(body[: len(body) // 2], Content_Encoding="gzip")
 
     def packed_damaged(self) -> None:
-        """Send what is not gzip as gzip."""
+        """Send plain text that is declared as gzip."""
         self.answer(CSV, Content_Encoding="gzip")
 
     def chunked(self) -> None:
-        """Send the data in small chunks, length unknown."""
+        """Send the data in small chunks, without a total length."""
         self.send_chunks(end=b"0\r\n\r\n")
 
     def chunked_cut_off(self) -> None:
-        """Send chunks without the last."""
+        """Send all chunks except the final, empty one."""
         self.send_chunks(end=b"")
 
     def send_chunks(self, end: bytes) -> None:
@@ -112,18 +112,18 @@ class Misbehaving(BaseHTTPRequestHandler):
         self.wfile.write(end)
 
     def cut_off(self) -> None:
-        """Send half of what was promised."""
+        """Send half of the declared length."""
         self.answer(CSV[: len(CSV) // 2], length=len(CSV))
 
     def reset(self) -> None:
-        """Send half, then reset the connection."""
+        """Send one half, then reset the connection."""
         self.answer(CSV[: len(CSV) // 2], length=len(CSV))
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
         self.wfile = self.rfile  # nothing left to flush
 
     def stall(self) -> None:
-        """Send half, then nothing."""
+        """Send one half, then nothing more."""
         self.answer(CSV[: len(CSV) // 2], length=len(CSV))
         time.sleep(3)
 
@@ -132,27 +132,27 @@ class Misbehaving(BaseHTTPRequestHandler):
         time.sleep(3)
 
     def headers_cut_off(self) -> None:
-        """Close in the middle of the headers."""
+        """Close the connection in the middle of the headers."""
         self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Le")
 
     def absurd_length(self) -> None:
-        """Promise a number too long for an integer, and close."""
+        """Declare a length too long for an integer, then close the connection."""
         self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")
 
     def negative_chunk(self) -> None:
-        """Send a chunk of less than nothing."""
+        """Send a chunk of negative size."""
         self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc\r\n")
 
     def redirect_nowhere(self) -> None:
-        """Send to what is no address."""
+        """Redirect to a malformed address."""
         self.answer(b"", 302, Location="http://[::1/x?" + SECRET)
 
     def redirect_to_file(self) -> None:
-        """Send to a file of the machine that asks."""
+        """Redirect to a file on the client's machine."""
         self.answer(b"", 302, Location="file:///etc/passwd")
 
     def garbage(self) -> None:
-        """Answer in no protocol."""
+        """Answer with bytes that are not HTTP."""
         self.wfile.write(b"\x00\x01\x02 nonsense\r\n\r\n")
 
     def html(self) -> None:
@@ -172,15 +172,15 @@ class Misbehaving(BaseHTTPRequestHandler):
         self.answer(b"PK\x03\x04" + b"\0" * 100)
 
     def binary(self) -> None:
-        """Send bytes."""
+        """Send binary data."""
         self.answer(bytes(range(256)) * 10)
 
     def empty(self) -> None:
-        """Send nothing, as a whole."""
+        """Send a complete response without content."""
         self.answer(b"")
 
     def larger_than_the_disk(self) -> None:
-        """Promise an exabyte."""
+        """Declare an exabyte."""
         self.answer(CSV, length=1 << 60)
 
 
@@ -190,10 +190,10 @@ def serve() -> Iterator[ThreadingHTTPServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Misbehaving) as running:
         running.tries = {}  # type: ignore[attr-defined]
         running.received = []  # type: ignore[attr-defined]
-        running.let_go = threading.Event()  # type: ignore[attr-defined]
+        running.release = threading.Event()  # type: ignore[attr-defined]
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         yield running
-        running.let_go.set()  # type: ignore[attr-defined]
+        running.release.set()  # type: ignore[attr-defined]
         running.shutdown()
         thread.join()

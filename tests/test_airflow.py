@@ -1,4 +1,4 @@
-"""The DAGs in a real Airflow: parsed, triggered by CLI, REST and a browser, failed in every way, cleared."""
+"""The DAGs in a real Airflow: parsing, triggers by CLI, REST and browser, failures of every kind, cleared tasks."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from conftest import ROOT, STEPS, Project, copy_project
 from misbehaving import serve
 
 DAGS = ("my_pipeline", "my_pipeline_python")
-# As the README shows it.
+# The example of the README.
 CONSUMER = """
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset
@@ -35,7 +35,7 @@ with DAG("consumer", schedule=[Asset.ref(name="my_pipeline_model")], is_paused_u
 """
 SECONDS_TO_END = 120
 PASSWORDS = "simple_auth_manager_passwords.json.generated"
-# In the environment of a person who has another; none of it is for this one.
+# The environment of a user who also has a different Airflow; run_airflow.sh must ignore all of it.
 OTHER_AIRFLOW = {
     "AIRFLOW_HOME": "/nowhere",
     "AIRFLOW_CONFIG": "/nowhere/airflow.cfg",
@@ -45,7 +45,7 @@ OTHER_AIRFLOW = {
 
 
 class Airflow(NamedTuple):
-    """A running Airflow, and the project in its dags folder."""
+    """A running Airflow with the project in its dags folder."""
 
     project: Project
     address: str
@@ -54,30 +54,30 @@ class Airflow(NamedTuple):
 
     @property
     def url(self) -> str:
-        """The address of the source's server."""
+        """The address of the source server."""
         return f"http://127.0.0.1:{self.source.server_port}"
 
     def get(self, path: str) -> Any:
-        """Ask the REST API."""
-        answer = self.session.get(f"{self.address}/api/v2{path}", timeout=30)
-        assert answer.ok, answer.text
-        return answer.json()
+        """Return the REST API's answer to a GET request."""
+        response = self.session.get(f"{self.address}/api/v2{path}", timeout=30)
+        assert response.ok, response.text
+        return response.json()
 
     def post(self, path: str, **body: object) -> requests.Response:
-        """Tell the REST API, and again when Airflow itself stumbles (500, seen once in some hundred requests)."""
+        """Send a POST request; repeat it while Airflow answers 500 (seen once in a few hundred requests)."""
         for _ in range(5):
-            answer = self.session.post(f"{self.address}/api/v2{path}", json=body, timeout=30)
-            if answer.status_code != requests.codes.server_error:
+            response = self.session.post(f"{self.address}/api/v2{path}", json=body, timeout=30)
+            if response.status_code != requests.codes.server_error:
                 break
             time.sleep(1)
-        return answer
+        return response
 
     def trigger(self, dag: str = "my_pipeline", run_id: str | None = None, **conf: object) -> "DagRun":
         """Trigger a run by REST."""
         named = {"dag_run_id": run_id} if run_id else {}
-        answer = self.post(f"/dags/{dag}/dagRuns", logical_date=None, conf=conf, **named)
-        assert answer.ok, answer.text
-        return DagRun(self, dag, answer.json()["dag_run_id"])
+        response = self.post(f"/dags/{dag}/dagRuns", logical_date=None, conf=conf, **named)
+        assert response.ok, response.text
+        return DagRun(self, dag, response.json()["dag_run_id"])
 
 
 class DagRun(NamedTuple):
@@ -89,15 +89,15 @@ class DagRun(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The run in the REST API."""
+        """The run's path in the REST API."""
         return f"/dags/{self.dag}/dagRuns/{quote(self.run_id)}"
 
     def wait(self) -> str:
-        """Return the state in which the run ends."""
+        """Wait for the end of the run and return its final state."""
         return wait_for(lambda: self.state() if self.state() in {"success", "failed"} else None)
 
     def state(self) -> str:
-        """Return the state."""
+        """Return the current state."""
         return str(self.airflow.get(self.path)["state"])
 
     def tasks(self) -> dict[str, tuple[str, int]]:
@@ -106,13 +106,13 @@ class DagRun(NamedTuple):
         return {task["task_id"]: (task["state"], task["try_number"]) for task in found}
 
     def task_log(self, task: str, try_number: int = 1) -> str:
-        """Return what the UI shows as a task's log."""
+        """Return a task's log as the UI shows it."""
         lines = self.airflow.get(f"{self.path}/taskInstances/{task}/logs/{try_number}")["content"]
         return "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
 
     def clear(self, task: str) -> None:
-        """Clear a task and those after it, as in the UI."""
-        answer = self.airflow.post(
+        """Clear a task and its downstream tasks, as the UI does."""
+        response = self.airflow.post(
             f"/dags/{self.dag}/clearTaskInstances",
             dry_run=False,
             dag_run_id=self.run_id,
@@ -120,43 +120,43 @@ class DagRun(NamedTuple):
             include_downstream=True,
             only_failed=False,
         )
-        assert answer.ok, answer.text
+        assert response.ok, response.text
 
     def asset_event(self) -> Any:
-        """Return the one event of an asset that the run has made."""
+        """Return the run's only asset event."""
         events = self.airflow.get("/assets/events")["asset_events"]
-        (event,) = [one for one in events if one["source_run_id"] == self.run_id]
+        (event,) = [event for event in events if event["source_run_id"] == self.run_id]
         return event
 
     def folders(self) -> list[Path]:
-        """Return the folders that the run has made: one, however often its tasks are tried."""
-        named = f"{self.dag}/{self.run_id}/"
-        return [folder for folder in self.airflow.project.runs() if manifest(folder)["run_id"].startswith(named)]
+        """Return the run's folders: one, however often its tasks are tried."""
+        prefix = f"{self.dag}/{self.run_id}/"
+        return [folder for folder in self.airflow.project.runs() if manifest(folder)["run_id"].startswith(prefix)]
 
     def log(self) -> str:
-        """Return the run's one log."""
+        """Return the text of the run's only log."""
         (folder,) = self.folders()
         return (self.airflow.project.root / "logs" / f"log_{folder.name}.log").read_text(encoding="utf-8")
 
 
 def manifest(folder: Path) -> Any:
-    """Return a run's manifest."""
+    """Return the manifest of a run."""
     return json.loads((folder / "manifest.json").read_bytes())
 
 
 def wait_for(ask: Callable[[], Any], seconds: float = SECONDS_TO_END) -> Any:
-    """Return the first answer that is not None."""
+    """Call `ask` until it returns something other than None, and return that."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        answer = ask()
-        if answer is not None:
-            return answer
+        found = ask()
+        if found is not None:
+            return found
         time.sleep(0.2)
     raise TimeoutError
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    """Return the processes whose working directory is a folder or in it."""
+    """Return the processes whose working directory is the folder or below it."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -168,7 +168,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 
 
 def make_venv(folder: Path) -> tuple[Path, Path]:
-    """Make an empty environment, return its site-packages and those of the tests' own."""
+    """Make an empty virtual environment; return its site-packages and those that run the tests."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
     ours, theirs = (next(root.glob("lib/python3*/site-packages")) for root in (folder, Path(sys.prefix)))
     return ours, theirs
@@ -176,7 +176,7 @@ def make_venv(folder: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def python_without_airflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an interpreter that has all packages but Airflow's."""
+    """Return an interpreter that has all packages except Airflow's."""
     folder = tmp_path_factory.mktemp("python")
     ours, theirs = make_venv(folder)
     for package in theirs.iterdir():
@@ -188,7 +188,7 @@ def python_without_airflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def install_here(project: Project) -> None:
-    """Give run_airflow.sh the tests' packages, so that it has nothing to install."""
+    """Give run_airflow.sh the packages of the tests, so that it installs nothing."""
     venv = project.root / ".airflow" / "venv"
     ours, theirs = make_venv(venv)
     (ours / "theirs.pth").write_text(f"{theirs}\n", encoding="utf-8")
@@ -200,39 +200,41 @@ def install_here(project: Project) -> None:
 
 
 def run_airflow(project: Project, **settings: str) -> "subprocess.Popen[str]":
-    """Start run_airflow.sh as from a terminal of its own."""
+    """Start run_airflow.sh as if from its own terminal."""
     environment = project.environment(**settings)
     del environment["ETL_PYTHON"]
-    with (project.root / ".airflow" / "said").open("w") as said:
+    with (project.root / ".airflow" / "output").open("w") as output:
         command = ["sh", str(project.root / "run_airflow.sh")]
-        return subprocess.Popen(command, env=environment, stdout=said, stderr=said, text=True, start_new_session=True)
+        return subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, text=True, start_new_session=True
+        )
 
 
-def what_it_said(project: Project) -> tuple[str, str] | None:
-    """Return the address and the password that run_airflow.sh prints when Airflow is ready."""
-    said = (project.root / ".airflow" / "said").read_text(encoding="utf-8")
+def printed_login(project: Project) -> tuple[str, str] | None:
+    """Return the address and the password that run_airflow.sh prints once Airflow is ready."""
+    output = (project.root / ".airflow" / "output").read_text(encoding="utf-8")
     found = re.search(
-        r"^Address:  (http://127.0.0.1:\d+)/dags/my_pipeline\nLogin:    admin, password (\S+)$", said, re.MULTILINE
+        r"^Address:  (http://127.0.0.1:\d+)/dags/my_pipeline\nLogin:    admin, password (\S+)$", output, re.MULTILINE
     )
     return (found[1], found[2]) if found else None
 
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory, python_without_airflow: Path) -> Iterator[Airflow]:
-    """Run run_airflow.sh on a copy of the project; stopped, it leaves no process."""
+    """Run run_airflow.sh on a copy of the project; once stopped, it leaves no process."""
     project = copy_project(tmp_path_factory.mktemp("airflow") / "мой проект 2")
     (project.root / ".env").write_text(f"ETL_PYTHON={python_without_airflow}\nRETRY_DELAY=1\n", encoding="utf-8")
     install_here(project)
     (project.root / ".airflow" / "dags").mkdir()
     (project.root / ".airflow" / "dags" / "consumer.py").write_text(CONSUMER, encoding="utf-8")
     with serve() as source, socket.socket() as taken:
-        # In use, by this or by something else: run_airflow.sh takes another port.
+        # Port 8080 is in use, by this socket or by any other: run_airflow.sh must take a different port.
         with suppress(OSError):
             taken.bind(("", 8080))
             taken.listen()
         running = run_airflow(project, NOTIFY_URL=f"json://127.0.0.1:{source.server_port}/notices", **OTHER_AIRFLOW)
         try:
-            address, secret = wait_for(lambda: what_it_said(project), 300)
+            address, secret = wait_for(lambda: printed_login(project), 300)
             assert not address.endswith(":8080")
             running_airflow = Airflow(project, address, log_in(address, secret), source)
             yield running_airflow
@@ -244,7 +246,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, python_without_airflow: Pa
 
 
 def log_in(address: str, secret: str) -> requests.Session:
-    """Return a session with the REST API."""
+    """Return an authenticated session of the REST API."""
     session = requests.Session()
     session.trust_env = False
     login = {"username": "admin", "password": secret}
@@ -254,7 +256,7 @@ def log_in(address: str, secret: str) -> requests.Session:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Return what is the same for the same input: four files, and the model's coefficients."""
+    """Return what must not differ for the same input: four files and the model's coefficients."""
     names = ("raw_data.csv", "clear_data.csv", "evaluation.json", "predictions.csv")
     coefficients = joblib.load(folder / "model.pkl")[-1].coef_.tobytes()
     return {name: (folder / name).read_bytes() for name in names} | {"model.pkl": coefficients}
@@ -264,7 +266,7 @@ ALL_GREEN = dict.fromkeys(STEPS, ("success", 1))
 
 
 def test_dag_is_there_at_once(airflow: Airflow) -> None:
-    """A newcomer finds both DAGs, nothing else, not paused, without import errors, with the docstring as their page."""
+    """A new user finds both DAGs and no others, unpaused, without import errors, their docstring as their page."""
     dags = wait_for(lambda: found if len(found := airflow.get("/dags")["dags"]) == 3 else None)
     found = {dag["dag_id"]: dag for dag in dags}
 
@@ -280,7 +282,7 @@ def test_dag_is_there_at_once(airflow: Airflow) -> None:
 
 @pytest.mark.parametrize("dag", DAGS)
 def test_same_results_as_by_shell(airflow: Airflow, dag: str) -> None:
-    """Four green tasks, the results of run_pipeline.sh, and the metrics on the model's asset."""
+    """A run has four green tasks, the results of run_pipeline.sh, and its metrics on the model's asset."""
     run = airflow.trigger(dag, data_url=f"{airflow.url}/good")
 
     assert run.wait() == "success", run.tasks()
@@ -299,12 +301,12 @@ def test_same_results_as_by_shell(airflow: Airflow, dag: str) -> None:
 
 
 def last_run_after(airflow: Airflow, dag: str) -> str:
-    """Return when a DAG was last due."""
+    """Return the latest time at which a run of the DAG was due."""
     return max((run["run_after"] for run in airflow.get(f"/dags/{dag}/dagRuns")["dag_runs"]), default="")
 
 
 def test_only_one_at_a_time(airflow: Airflow) -> None:
-    """A second run_airflow.sh of the same project says so and leaves the first alone."""
+    """A second run_airflow.sh of the same project reports the first and leaves it alone."""
     done = airflow.project.run(["sh", "run_airflow.sh"])
 
     assert done.returncode == os.EX_TEMPFAIL
@@ -313,7 +315,7 @@ def test_only_one_at_a_time(airflow: Airflow) -> None:
 
 
 def test_trigger_by_cli(airflow: Airflow) -> None:
-    """What run_airflow.sh says for another terminal works there, with the same parameters as the form."""
+    """The environment file makes `airflow dags trigger` work in a second terminal, with the form's parameters."""
     conf = json.dumps({"data_url": f"{airflow.url}/good", "data_timeout": 7})
     done = airflow.project.run(
         ["sh", "-c", '. .airflow/environment && airflow dags trigger my_pipeline -r by_cli --conf "$1"', "sh", conf],
@@ -328,7 +330,7 @@ def test_trigger_by_cli(airflow: Airflow) -> None:
 
 @pytest.mark.parametrize("dag", DAGS)
 def test_source_down_for_the_first_two_tries(airflow: Airflow, dag: str) -> None:
-    """The third try succeeds, in the same log and folder."""
+    """The third try succeeds, in the log and folder of the first."""
     airflow.source.tries.clear()  # type: ignore[attr-defined]
     run = airflow.trigger(dag, data_url=f"{airflow.url}/third_time_good")
 
@@ -341,7 +343,7 @@ def test_source_down_for_the_first_two_tries(airflow: Airflow, dag: str) -> None
 
 @pytest.mark.parametrize("dag", DAGS)
 def test_source_down_for_good(airflow: Airflow, dag: str) -> None:
-    """Three tries, one log, then the run has failed, and the target of NOTIFY_URL is told once, without the data."""
+    """The run fails after three tries in one log, and NOTIFY_URL receives one message, without data."""
     airflow.source.received.clear()  # type: ignore[attr-defined]
     run = airflow.trigger(dag, data_url=f"{airflow.url}/503?token=hidden")
 
@@ -359,7 +361,7 @@ def test_source_down_for_good(airflow: Airflow, dag: str) -> None:
 
 @pytest.mark.parametrize("dag", DAGS)
 def test_bad_data_is_tried_once(airflow: Airflow, dag: str) -> None:
-    """What is no CSV fails at once, and the task's log says why."""
+    """A source that is not a CSV fails at once, and the task's log says why."""
     run = airflow.trigger(dag, data_url=f"{airflow.url}/html")
 
     assert run.wait() == "failed"
@@ -370,8 +372,8 @@ def test_bad_data_is_tried_once(airflow: Airflow, dag: str) -> None:
 
 
 @pytest.mark.parametrize("dag", DAGS)
-def test_hostile_value_is_an_argument_of_nothing(airflow: Airflow, dag: str) -> None:
-    """What a shell would run is part of the address and no more; what is no web address is refused."""
+def test_hostile_value_is_never_executed(airflow: Airflow, dag: str) -> None:
+    """Shell syntax in an address stays part of the address; a value that is not a web address is refused."""
     run = airflow.trigger(
         dag, data_url=f"{airflow.url}/404?;touch${{IFS}}pwned;$(touch${{IFS}}pwned)`touch${{IFS}}pwned`"
     )
@@ -385,8 +387,8 @@ def test_hostile_value_is_an_argument_of_nothing(airflow: Airflow, dag: str) -> 
     refused += ["http://", "http://h/x\n", "ftp://h/x", "{{ ti }}"]
 
     for value in refused:
-        answer = airflow.post(f"/dags/{dag}/dagRuns", logical_date=None, conf={"data_url": value})
-        assert answer.status_code == 400, (value, answer.text)
+        response = airflow.post(f"/dags/{dag}/dagRuns", logical_date=None, conf={"data_url": value})
+        assert response.status_code == 400, (value, response.text)
     assert airflow.post(f"/dags/{dag}/dagRuns", logical_date=None, conf={"data_timeout": 0}).status_code == 400
     assert run.wait() == "failed"
     assert run.tasks()["data_loader"] == ("failed", 1)
@@ -395,7 +397,7 @@ def test_hostile_value_is_an_argument_of_nothing(airflow: Airflow, dag: str) -> 
 
 
 def test_misspelt_parameter_fails(airflow: Airflow) -> None:
-    """A run with a parameter that there is not takes no other source instead."""
+    """A run with an unknown parameter fails instead of loading the default source."""
     run = airflow.trigger(data_ulr=f"{airflow.url}/good")
 
     assert run.wait() == "failed"
@@ -404,12 +406,12 @@ def test_misspelt_parameter_fails(airflow: Airflow) -> None:
 
 
 def test_two_runs_in_the_same_second(airflow: Airflow) -> None:
-    """Each has its own log and folder, and its own source."""
+    """Each run has its own log, folder and source."""
     with ThreadPoolExecutor(2) as pool:
         runs = list(pool.map(lambda way: airflow.trigger(data_url=f"{airflow.url}/{way}"), ("good", "chunked")))
 
-    at = [datetime.fromisoformat(airflow.get(run.path)["run_after"]) for run in runs]
-    assert abs(at[0] - at[1]) < timedelta(seconds=1)
+    due = [datetime.fromisoformat(airflow.get(run.path)["run_after"]) for run in runs]
+    assert abs(due[0] - due[1]) < timedelta(seconds=1)
     assert [run.wait() for run in runs] == ["success", "success"]
     sources = [manifest(run.folders()[0])["steps"]["data_loader"]["source"] for run in runs]
     assert sources == [f"{airflow.url}/good", f"{airflow.url}/chunked"]
@@ -418,8 +420,8 @@ def test_two_runs_in_the_same_second(airflow: Airflow) -> None:
 
 @pytest.mark.parametrize("dag", DAGS)
 def test_killed_step_and_cleared_task(airflow: Airflow, dag: str) -> None:
-    """A step that is killed fails its task and leaves nothing half; cleared, it goes on in the same log and folder."""
-    airflow.source.let_go.clear()  # type: ignore[attr-defined]
+    """A killed step fails its task and leaves no partial file; a cleared task continues in the same log and folder."""
+    airflow.source.release.clear()  # type: ignore[attr-defined]
     run = airflow.trigger(dag, data_url=f"{airflow.url}/held")
     process = wait_for(lambda: find_step(airflow.project, "data_loader"))
     wait_for(lambda: True if run.folders() and "bytes" in run.log() else None)
@@ -429,7 +431,7 @@ def test_killed_step_and_cleared_task(airflow: Airflow, dag: str) -> None:
     assert run.tasks()["data_loader"] == ("failed", 1)
     assert "exit code -9 is not tried again" in run.task_log("data_loader")
     assert not (run.folders()[0] / "raw_data.csv").exists()
-    airflow.source.let_go.set()  # type: ignore[attr-defined]
+    airflow.source.release.set()  # type: ignore[attr-defined]
     run.clear("data_loader")
     wait_for(lambda: True if run.state() != "failed" else None)
     assert run.wait() == "success"
@@ -441,12 +443,12 @@ def test_killed_step_and_cleared_task(airflow: Airflow, dag: str) -> None:
 
 
 def test_killed_task_is_tried_again_in_the_same_log(airflow: Airflow) -> None:
-    """Where not the step but Airflow's own process is killed, the step goes on, and the next try waits for its end."""
-    airflow.source.let_go.clear()  # type: ignore[attr-defined]
+    """If Airflow's process is killed instead of the step, the step continues and the next try waits for it."""
+    airflow.source.release.clear()  # type: ignore[attr-defined]
     run = airflow.trigger(data_url=f"{airflow.url}/held")
     process = wait_for(lambda: find_step(airflow.project, "data_loader"))
     process.parent().kill()
-    airflow.source.let_go.set()  # type: ignore[attr-defined]
+    airflow.source.release.set()  # type: ignore[attr-defined]
 
     assert run.wait() == "success"
     assert run.tasks()["data_loader"][1] > 1
@@ -454,7 +456,7 @@ def test_killed_task_is_tried_again_in_the_same_log(airflow: Airflow) -> None:
 
 
 def find_step(project: Project, step: str) -> psutil.Process | None:
-    """Return the process of a step."""
+    """Return the running process of a step, if any."""
     for process in processes_in(project.root):
         if process.cmdline()[1:2] == [f"etl/{step}.py"]:
             return process
@@ -462,19 +464,19 @@ def find_step(project: Project, step: str) -> psutil.Process | None:
 
 
 @pytest.mark.parametrize("dag", DAGS)
-def test_task_that_is_stopped_stops_its_step(airflow: Airflow, dag: str) -> None:
-    """Marking it as failed ends the step too, which says so in the log."""
-    airflow.source.let_go.clear()  # type: ignore[attr-defined]
+def test_stopped_task_stops_its_step(airflow: Airflow, dag: str) -> None:
+    """Marking a task as failed ends its step, which logs the signal."""
+    airflow.source.release.clear()  # type: ignore[attr-defined]
     run = airflow.trigger(dag, data_url=f"{airflow.url}/held")
     wait_for(lambda: find_step(airflow.project, "data_loader"))
-    answer = airflow.session.patch(
+    response = airflow.session.patch(
         f"{airflow.address}/api/v2{run.path}/taskInstances/data_loader", json={"new_state": "failed"}, timeout=30
     )
 
-    assert answer.ok, answer.text
+    assert response.ok, response.text
     wait_for(lambda: True if find_step(airflow.project, "data_loader") is None else None)
     assert "stopped by SIGTERM" in run.log()
-    airflow.source.let_go.set()  # type: ignore[attr-defined]
+    airflow.source.release.set()  # type: ignore[attr-defined]
 
 
 LAST_LINES = {"stray": "print('late')", "none": "pass", "hostile": "print('/etc/passwd; touch pwned')"}
@@ -482,17 +484,17 @@ LAST_LINES = {"stray": "print('late')", "none": "pass", "hostile": "print('/etc/
 
 @pytest.mark.parametrize("dag", DAGS)
 @pytest.mark.parametrize("last", LAST_LINES)
-def test_output_that_ends_otherwise_is_an_error(airflow: Airflow, dag: str, last: str) -> None:
-    """What comes after the path, or in its place, is never taken for it."""
+def test_output_with_a_wrong_last_line_is_an_error(airflow: Airflow, dag: str, last: str) -> None:
+    """A line printed after the log's path, or instead of it, is never taken for the path."""
     script = airflow.project.root / "etl" / "transform.py"
-    kept = script.read_text(encoding="utf-8")
+    original = script.read_text(encoding="utf-8")
     path = "import sys; print(sys.argv[1], flush=True); sys.stdout = sys.stderr\n" if last == "stray" else ""
     script.write_text(path + LAST_LINES[last] + "\n", encoding="utf-8")
     try:
         run = airflow.trigger(dag)
         assert run.wait() == "failed"
     finally:
-        script.write_text(kept, encoding="utf-8")
+        script.write_text(original, encoding="utf-8")
 
     assert run.tasks() == {
         "data_loader": ("success", 1),
@@ -505,15 +507,15 @@ def test_output_that_ends_otherwise_is_an_error(airflow: Airflow, dag: str, last
 
 @pytest.fixture
 def page(airflow: Airflow) -> Iterator[Any]:
-    """Open the DAG's page in Chromium, logged in as run_airflow.sh says."""
+    """Open the DAG's page in Chromium, logged in with the printed password."""
     chromium = shutil.which("chromium")
     if not chromium and not os.environ.get("CI"):
         pytest.skip("needs chromium: apt install chromium")
     from playwright.sync_api import sync_playwright
 
-    _, secret = what_it_said(airflow.project)
+    _, secret = printed_login(airflow.project)
     with sync_playwright() as playwright:
-        # It keeps files in the home folder.
+        # Chromium writes to the home folder: here that of the test project.
         environment = airflow.project.environment()
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], env=environment)
         context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
@@ -527,7 +529,7 @@ def page(airflow: Airflow) -> Iterator[Any]:
 
 
 def test_trigger_by_clicking(airflow: Airflow, page: Any, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    """A person logs in, fills the form, clicks Trigger, sees four green tasks and the metrics on the asset."""
+    """A user logs in, fills in the form, clicks Trigger, and sees four green tasks and the metrics on the asset."""
     pictures = ROOT / "images" if pytestconfig.getoption("--pictures") else tmp_path
     page.get_by_role("button", name="Trigger Dag").first.click()
     form = page.get_by_role("dialog")
@@ -550,7 +552,7 @@ def test_trigger_by_clicking(airflow: Airflow, page: Any, tmp_path: Path, pytest
 
 
 def show_metrics(page: Any, airflow: Airflow) -> None:
-    """Open the asset, unfold its newest event, give it half of the window."""
+    """Open the asset, expand its newest event and widen it to half of the window."""
     page.goto(f"{airflow.address}/assets")
     page.get_by_role("link", name="my_pipeline_model").first.click()
     page.locator(".codicon-folding-collapsed").first.click()
@@ -562,25 +564,27 @@ def show_metrics(page: Any, airflow: Airflow) -> None:
 
 
 def take(page: Any, path: Path) -> None:
-    """Take a picture once nothing moves any more."""
+    """Take a screenshot after the animations have ended."""
     page.wait_for_timeout(1500)
     page.screenshot(path=path)
     assert path.stat().st_size > 20_000
 
 
-def test_killed_run_airflow_is_cleared_away_by_the_next(make_project: Callable[[str], Project]) -> None:
-    """What outlives a kill -9 is ended before Airflow starts again, and Ctrl-C while it starts leaves nothing."""
+def test_next_run_airflow_ends_what_a_killed_one_left(make_project: Callable[[str], Project]) -> None:
+    """Processes that survive a kill -9 end before Airflow starts again; Ctrl-C during the start leaves none."""
     project = make_project("project")
     install_here(project)
     first = run_airflow(project)
     wait_for(lambda: True if len(processes_in(project.root)) >= 5 else None)
-    (head,) = [one for one in processes_in(project.root) if one.cmdline()[-3:] == ["-m", "airflow", "standalone"]]
-    orphans = [one for one in head.children(recursive=True) if one.is_running()]
+    (head,) = [
+        process for process in processes_in(project.root) if process.cmdline()[-3:] == ["-m", "airflow", "standalone"]
+    ]
+    orphans = [process for process in head.children(recursive=True) if process.is_running()]
     first.kill()
     first.wait()
     head.kill()
     second = run_airflow(project)
-    wait_for(lambda: None if any(one.is_running() for one in orphans) else True)
+    wait_for(lambda: None if any(orphan.is_running() for orphan in orphans) else True)
     wait_for(lambda: True if len(processes_in(project.root)) >= 3 else None)
     second.send_signal(signal.SIGINT)
 
@@ -589,15 +593,15 @@ def test_killed_run_airflow_is_cleared_away_by_the_next(make_project: Callable[[
 
 
 def test_airflow_that_ends_is_never_called_ready(make_project: Callable[[str], Project]) -> None:
-    """Where Airflow cannot start, run_airflow.sh says that and where to look, and ends."""
+    """If Airflow cannot start, run_airflow.sh reports that, names the log and ends."""
     project = make_project("project")
     install_here(project)
     (project.root / ".airflow" / "airflow.db").mkdir()
     running = run_airflow(project)
     code = running.wait(110)
-    said = (project.root / ".airflow" / "said").read_text(encoding="utf-8")
+    output = (project.root / ".airflow" / "output").read_text(encoding="utf-8")
 
     assert code == os.EX_SOFTWARE
-    assert "found that it ended" in said
-    assert "ready" not in said
+    assert "found that it ended" in output
+    assert "ready" not in output
     assert processes_in(project.root) == []
