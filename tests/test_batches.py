@@ -1,4 +1,4 @@
-"""The same answer in whatever batches, by however many workers, on tables of every shape."""
+"""The same answer for every batch size and number of workers, on tables of every shape."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ SIZES = (4096, 50_000, WHOLE)
 
 
 class Answer(NamedTuple):
-    """What the steps make of a file."""
+    """The results of the steps for one file."""
 
     clear: bytes
     weights: np.ndarray
@@ -34,7 +34,7 @@ class Answer(NamedTuple):
 
 
 def answer(raw: Path, folder: Path, batch_bytes: int, over: Map) -> Answer:
-    """Clean, train and evaluate as the steps do."""
+    """Clean, train and evaluate in the way of the steps."""
     folder.mkdir()
     clear, predictions = folder / "clear_data.csv", folder / "predictions.csv"
     transform.clean_file(raw, clear, folder, batch_bytes, over)
@@ -45,7 +45,7 @@ def answer(raw: Path, folder: Path, batch_bytes: int, over: Map) -> Answer:
 
 
 def numbers(rows: int, features: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return features and classes that they tell apart, noisily."""
+    """Return features and the classes that they separate, with noise."""
     rng = np.random.default_rng(features)
     target = rng.random(rows) < 0.4
     return np.round(rng.normal(size=(rows, features)) * 10 + target[:, None], 3), target
@@ -59,17 +59,17 @@ def lines(values: np.ndarray, target: np.ndarray, ids: list[str] | None = None) 
 
 
 def three_features() -> Iterator[str]:
-    """Few features, many rows."""
+    """Few features and many rows."""
     return lines(*numbers(6000, 3))
 
 
 def three_hundred_features() -> Iterator[str]:
-    """More features than a batch of 4 kB has room for."""
+    """More features than fit into a batch of 4 kB."""
     return lines(*numbers(900, 300))
 
 
 def mostly_missing() -> Iterator[str]:
-    """Nine of ten values of one feature are missing, all of two others; a fourth has none but in the last row."""
+    """One feature misses nine of ten values, two miss all, and one has a value only in the last row."""
     values, target = numbers(3000, 7)
     values[np.arange(len(values)) % 10 > 0, 2] = np.nan
     values[:, [3, 6]] = np.nan
@@ -78,32 +78,32 @@ def mostly_missing() -> Iterator[str]:
 
 
 def rare_class() -> Iterator[str]:
-    """One row in two hundred is of class M."""
+    """One row in two hundred belongs to class M."""
     values, target = numbers(6000, 5)
     return lines(values, target & (np.arange(len(target)) % 80 == 0))
 
 
 def long_ids() -> Iterator[str]:
-    """Ids are long texts, in other scripts too."""
+    """Ids are long texts with Cyrillic letters."""
     values, target = numbers(2000, 4)
     return lines(values, target, [f"пациент {i} " + "x" * (i % 700) for i in range(len(target))])
 
 
 def sorted_by_class() -> Iterator[str]:
-    """Each batch but one holds a single class."""
+    """Every batch except one holds a single class."""
     values, target = numbers(4000, 5)
     return lines(values[np.argsort(target)], np.sort(target))
 
 
 def quoted_ids() -> Iterator[str]:
-    """Ids with commas, quotes and line ends, in quotes."""
+    """Quoted ids contain commas, quotes and line ends."""
     values, target = numbers(3000, 4)
     ids = [f'"{i}, ""ward"" {i % 7}' + ("\n\n,B,1\n" if i % 5 == 0 else "") + '"' for i in range(len(target))]
     return lines(values, target, ids)
 
 
 def uneven_lines() -> Iterator[str]:
-    """Lines of very different length, blank ones between them, numbers written in odd ways."""
+    """Lines differ greatly in length, blank lines lie between them, and numbers are written in odd ways."""
     for i, line in enumerate(lines(*numbers(3000, 5))):
         record_id, target, *cells = line.rstrip("\n").split(",")
         yield ",".join([record_id + " " * (i % 3), f" {target}", *(cell + "0" * (i % 50 == 0) * 900 for cell in cells)])
@@ -111,7 +111,7 @@ def uneven_lines() -> Iterator[str]:
 
 
 def with_repeats() -> Iterator[str]:
-    """Every third row stands again, far away and written otherwise; each twentieth once more right after."""
+    """Every third row is repeated far away in a different notation; every twentieth is then repeated twice."""
     rows = list(lines(*numbers(3000, 4)))
     yield from rows
     yield from (row.replace(",", ', "', 1).replace(",", '",', 2).replace('",', ",", 1) for row in rows[::3])
@@ -119,7 +119,7 @@ def with_repeats() -> Iterator[str]:
 
 
 def very_unlike_scales() -> Iterator[str]:
-    """Large means with small deviations, tiny and huge numbers, a constant."""
+    """Features are tiny, huge, constant, or vary little around a large mean."""
     values, target = numbers(4000, 5)
     return lines(values * [1e-200, 1e100, 1, 1e-3, 0] + [0, 0, 1e7, 1e3, 0.1], target)
 
@@ -143,7 +143,7 @@ SHAPES = [
 def test_same_answer(
     tmp_path: Path, shape: Callable[[], Iterator[str]], small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same bytes of clear data, the same classes, weights and probabilities to 1e-8, metrics to 1e-11.
+    """Clear data and classes are identical; weights and probabilities agree to 1e-8, metrics to 1e-11.
 
     The number of workers changes nothing at all.
     """
@@ -159,8 +159,8 @@ def test_same_answer(
         assert other.clear == whole.clear
         assert np.abs(other.weights - whole.weights).max() < 1e-8
         assert [row[:3] for row in other.predictions] == [row[:3] for row in whole.predictions]
-        for mine, theirs in zip(other.predictions[1:], whole.predictions[1:], strict=True):
-            assert abs(float(mine[3]) - float(theirs[3])) < 1e-8
+        for actual, expected in zip(other.predictions[1:], whole.predictions[1:], strict=True):
+            assert abs(float(actual[3]) - float(expected[3])) < 1e-8
         for name, value in whole.metrics.items():
             assert value == (
                 other.metrics[name] if isinstance(value, str) else pytest.approx(other.metrics[name], rel=1e-11)
@@ -171,12 +171,12 @@ def test_same_answer(
 
 
 def settings(number: int) -> Any:
-    """Return what `workers` looks at."""
+    """Return the settings that `workers` reads."""
     return SimpleNamespace(workers=number, dask_scheduler="")
 
 
-def test_repeats_are_dropped_wherever_they_stand(tmp_path: Path) -> None:
-    """The first of equal rows stays, in its place."""
+def test_repeats_are_dropped_wherever_they_are(tmp_path: Path) -> None:
+    """The first of several equal rows stays in its place."""
     raw = tmp_path / "raw_data.csv"
     raw.write_text("".join(with_repeats()), encoding="utf-8")
     summary = transform.clean_file(raw, tmp_path / "clear_data.csv", tmp_path, 4096, map)
@@ -188,7 +188,7 @@ def test_repeats_are_dropped_wherever_they_stand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows_at_a_time", [1, 100, 1 << 21])
 def test_repeats_are_found_in_groups(tmp_path: Path, rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few rows are compared at a time; digests that agree by half are not the same."""
+    """Repeats are found however few rows are compared at a time; digests that agree only by half are different."""
     monkeypatch.setattr(duplicates, "ROWS_AT_A_TIME", rows_at_a_time)
     monkeypatch.setattr(duplicates, "ROWS_READ_AT_A_TIME", 64)
     rng = np.random.default_rng(0)
@@ -203,7 +203,7 @@ def test_repeats_are_found_in_groups(tmp_path: Path, rows_at_a_time: int, monkey
 
 @pytest.mark.parametrize("size", [1, 7, 30, 1000])
 def test_no_row_is_cut(tmp_path: Path, size: int) -> None:
-    """Batches follow each other without a gap, end where rows end, and know their first line."""
+    """Batches follow each other without a gap, end at the end of a row, and know their first line."""
     content = '\ufeffid,"a\nb"\r\n' + 'x,"1\n""2"", \n3"\r\n\n  "q\n", 1\nz"z,2\n' * 5 + "last,3"
     path = tmp_path / "raw_data.csv"
     path.write_text(content, encoding="utf-8", newline="")
@@ -218,7 +218,7 @@ def test_no_row_is_cut(tmp_path: Path, size: int) -> None:
 
 @pytest.mark.parametrize("before", [0, 1 << 22])
 def test_broken_quote_does_not_swallow_the_file(tmp_path: Path, before: int) -> None:
-    """A quote that is never closed makes no batch of all that follows, nor is it looked for again with each line."""
+    """An unclosed quote neither puts the rest of the file into one batch nor starts a new search at every line."""
     path = tmp_path / "raw_data.csv"
     path.write_bytes(b"1,B,2\n" * (before // 6) + b'1,M,"2\n' + b"1,B,2\n" * 500_000)
     start = time.process_time()
@@ -228,7 +228,7 @@ def test_broken_quote_does_not_swallow_the_file(tmp_path: Path, before: int) -> 
 
 
 def test_field_of_many_lines_stays_whole(tmp_path: Path) -> None:
-    """A quoted field that runs on over thousands of lines is in one batch."""
+    """A quoted field of thousands of lines lies in one batch."""
     path = tmp_path / "raw_data.csv"
     path.write_bytes(b'1,M,2\n"' + b"\n" * 100_000 + b'x",B,2\n' + b"3,M,4\n" * 50_000)
     found = list(split(path, 3))
@@ -239,14 +239,14 @@ def test_field_of_many_lines_stays_whole(tmp_path: Path) -> None:
 
 
 def fail_at_seven(number: int) -> int:
-    """Work that has a defect."""
+    """Raise ZeroDivisionError for one of the numbers."""
     return number // (number - 7)
 
 
 @pytest.mark.parametrize("id_lines", [1, 4, 1000, 5000])
 @pytest.mark.parametrize("blank", ["", " "])
 def test_batches_stay_small_whatever_the_ids_hold(tmp_path: Path, id_lines: int, blank: str) -> None:
-    """Line ends within ids, in every row, make batches neither larger nor cut a row."""
+    """Line ends inside every id neither enlarge the batches nor cut a row."""
     many = "\n" * id_lines
     content = "".join(f'{blank}"{i}\n""{many}",M,"{i}"\n' for i in range(400_000 // (id_lines + 60)))
     path = tmp_path / "raw_data.csv"
@@ -264,7 +264,7 @@ def test_batches_stay_small_whatever_the_ids_hold(tmp_path: Path, id_lines: int,
 def test_field_that_is_too_long_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: str, column: int
 ) -> None:
-    """What csv does not take in one field is refused in every way of reading."""
+    """A field longer than csv accepts is refused, whichever way the file is read."""
     row = ["5", "M", "1", "2"]
     row[column] = long
     raw = tmp_path / "raw_data.csv"
@@ -276,16 +276,16 @@ def test_field_that_is_too_long_is_refused(
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_error_of_a_worker_tells_where(number: int) -> None:
-    """An error comes as it was raised, by the place in the work, however many workers there are."""
+def test_error_of_a_worker_names_its_place(number: int) -> None:
+    """An error arrives with its type and its place in the code, whatever the number of workers."""
     with workers(settings(number)) as over, pytest.raises(ZeroDivisionError) as raised:
         list(over(fail_at_seven, range(20)))
 
     assert "fail_at_seven" in str(raised.getrepr())
 
 
-def test_scaling_leaves_the_stored_rows_as_they_are(tmp_path: Path) -> None:
-    """A task that a cluster does again, since its worker was lost, finds what the first one found."""
+def test_scaling_leaves_the_stored_rows_unchanged(tmp_path: Path) -> None:
+    """A task that a cluster repeats after losing a worker reads the same rows as the first one."""
     path = tmp_path / "rows"
     np.array([[1.0, np.nan, 1, 0], [3.0, 5.0, 1, 1]] * 100).tofile(path)
     part = training.Part(str(path), 0, 200, 4)
@@ -295,7 +295,7 @@ def test_scaling_leaves_the_stored_rows_as_they_are(tmp_path: Path) -> None:
 
 
 def test_look_ahead_is_bounded() -> None:
-    """However slowly the results are used, only so many are made before."""
+    """However slowly the results are consumed, only a limited number is computed ahead."""
     begun: list[int] = []
     with workers(settings(2)) as over:
         for used, _ in enumerate(over(begun.append, range(200))):
@@ -303,8 +303,8 @@ def test_look_ahead_is_bounded() -> None:
     assert sorted(begun) == list(range(200))
 
 
-def test_single_batch_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One batch, or one worker, costs no pool."""
+def test_single_batch_starts_no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single batch or a single worker starts no pool."""
     monkeypatch.setattr(joblib, "Parallel", None)
     with workers(settings(2)) as over:
         assert list(over(str, [1])) == ["1"]

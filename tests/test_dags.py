@@ -1,4 +1,4 @@
-"""The DAG files by themselves: parsed wherever the project lies, run by dag.test(), wrong settings named."""
+"""The DAG files alone: parsing wherever the project lies, runs by dag.test(), and how wrong settings are reported."""
 
 import json
 import os
@@ -64,26 +64,26 @@ for text, try_number, max_tries in [("code 75", 1, 2), ("code 75", 2, 2), ("code
 
 
 def in_airflow(project: Project, code: str, folder: Path, **settings: str) -> str:
-    """Run code in an Airflow with an empty home, return its stdout."""
+    """Run code in an Airflow with an empty home and return its stdout."""
     home = project.root.parent / "home"
-    given = {
+    own = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_FOLDER": str(folder),
     }
-    done = project.run([sys.executable, "-c", code, str(folder)], **given, **settings)
+    done = project.run([sys.executable, "-c", code, str(folder)], **own, **settings)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def parse(project: Project, folder: Path, **settings: str) -> Any:
-    """Return what Airflow finds in a dags folder."""
+    """Return the DAGs and errors that Airflow finds in a dags folder."""
     return json.loads(in_airflow(project, PARSE, folder, **settings).splitlines()[-1])
 
 
 @pytest.mark.parametrize("way", ["linked", "copied", "itself"])
 def test_only_the_dags_of_a_project_in_the_dags_folder_are_parsed(project: Project, way: str) -> None:
-    """Linked or copied with all that may lie in it, it gives two DAGs quickly, and no import error."""
+    """A project linked or copied with all its files gives exactly two DAGs, quickly and without an import error."""
     for trap in (".venv/lib/trap.py", "tests/test_trap.py", "benchmarks/trap.py", "trap.py", "etl/dags/trap.py"):
         (project.root / trap).parent.mkdir(parents=True, exist_ok=True)
         (project.root / trap).write_text("raise ImportError('a dag for airflow')\n", encoding="utf-8")
@@ -115,7 +115,7 @@ def test_only_the_dags_of_a_project_in_the_dags_folder_are_parsed(project: Proje
 
 
 def test_settings_of_the_dag(project: Project) -> None:
-    """The environment and .env set schedule, time limit and owner's link."""
+    """The environment and .env set the schedule, the time limit and the owner's link."""
     in_file = "SCHEDULE='0 5 * * 1'\nSTEP_TIMEOUT=9\nOWNER_LINK=mailto:ana@example.org\nDATA_TIMEOUT=7\n"
     (project.root / ".env").write_text(in_file, encoding="utf-8")
     found = parse(project, project.root, STEP_TIMEOUT="60", DATA_TIMEOUT="", DATA_URL="https://example.org/a.csv")
@@ -131,8 +131,8 @@ def test_settings_of_the_dag(project: Project) -> None:
 @pytest.mark.parametrize(
     "url", ["https://u:p@example.org/a.csv", "https://example.org/a.csv?token=x", "/a.csv", "file:///a"]
 )
-def test_source_that_is_not_to_be_shown_is_not_in_the_form(project: Project, url: str) -> None:
-    """The form's default is the setting, but for secrets and files of the worker."""
+def test_private_source_is_not_in_the_form(project: Project, url: str) -> None:
+    """The form's default is the setting, except if that holds a secret or names a file of the worker."""
     assert parse(project, project.root, DATA_URL=url)["dags"]["my_pipeline"]["params"]["data_url"] is None
 
 
@@ -144,7 +144,7 @@ def test_source_that_is_not_to_be_shown_is_not_in_the_form(project: Project, url
     ],
 )
 def test_wrong_setting_is_named(project: Project, wrong: str) -> None:
-    """The import error that the UI shows names the setting, what it may be and what was found."""
+    """The import error in the UI names the setting, the expected values and the value found."""
     name, _, value = wrong.partition("=")
     errors = parse(project, project.root, **{name: value})["errors"]
 
@@ -153,7 +153,7 @@ def test_wrong_setting_is_named(project: Project, wrong: str) -> None:
 
 
 def test_dags_without_the_project_say_so(project: Project) -> None:
-    """The folder dags/ alone is not enough."""
+    """The folder dags/ without the rest of the project is an error that says so."""
     alone = shutil.copytree(project.root / "dags", project.root.parent / "alone" / "dags")
     errors = parse(project, alone)["errors"]
 
@@ -161,37 +161,37 @@ def test_dags_without_the_project_say_so(project: Project) -> None:
 
 
 def test_dag_test(project: Project) -> None:
-    """Both DAGs go through with dag.test(), by Airflow's own interpreter, with no date, as from the command line."""
-    said = in_airflow(project, TEST, project.root / "dags", ETL_PYTHON="")
+    """Both DAGs succeed with dag.test(), in Airflow's own interpreter and without a date, like on the command line."""
+    output = in_airflow(project, TEST, project.root / "dags", ETL_PYTHON="")
 
-    assert {line for line in said.splitlines() if line.startswith("RUN")} == {f"RUN {dag} success" for dag in DAGS}
+    assert {line for line in output.splitlines() if line.startswith("RUN")} == {f"RUN {dag} success" for dag in DAGS}
     assert len(project.runs()) == 2
     assert os.path.realpath(project.root / "results" / "latest") == str(project.runs()[-1])
 
 
 def test_time_limit_stops_the_step(project: Project) -> None:
-    """A task that takes longer than STEP_TIMEOUT fails at once, and its step ends with it."""
+    """A task that exceeds STEP_TIMEOUT fails at once, and its step ends with it."""
     with serve() as source:
         url = f"http://127.0.0.1:{source.server_port}/held"
-        said = in_airflow(project, TEST, project.root / "dags", STEP_TIMEOUT="3", DATA_URL=url)
+        output = in_airflow(project, TEST, project.root / "dags", STEP_TIMEOUT="3", DATA_URL=url)
 
-    assert {line for line in said.splitlines() if line.startswith("RUN")} == {f"RUN {dag} failed" for dag in DAGS}
+    assert {line for line in output.splitlines() if line.startswith("RUN")} == {f"RUN {dag} failed" for dag in DAGS}
     logs = [log.read_text(encoding="utf-8") for log in sorted((project.root / "logs").iterdir())]
     assert [log.count("[DATA_LOADER]: started") for log in logs] == [1, 1]
     assert all("stopped by SIGTERM" in log for log in logs)
 
 
 @pytest.mark.parametrize("target", ["https://hooks.example.org/Zq7Secret", "json://127.0.0.1:1/Zq7Secret"])
-def test_notice_that_does_not_arrive_is_an_error_without_the_secret(project: Project, target: str) -> None:
-    """A target that cannot be used is named by the setting alone, wherever Airflow writes it."""
-    said = in_airflow(project, TEST, project.root / "dags", NOTIFY_URL=target, DATA_URL="none.csv")
+def test_undelivered_notice_is_an_error_without_the_secret(project: Project, target: str) -> None:
+    """An unusable target appears only by its setting's name in everything that Airflow prints."""
+    output = in_airflow(project, TEST, project.root / "dags", NOTIFY_URL=target, DATA_URL="none.csv")
 
-    assert "NOTIFY_URL: expected " in said
-    assert SECRET not in said
+    assert "NOTIFY_URL: expected " in output
+    assert SECRET not in output
 
 
 def test_cause_of_a_failure_is_that_of_the_last_try(project: Project, tmp_path: Path) -> None:
-    """What an earlier try, or another task, said is not taken for the cause."""
+    """An error of an earlier try or of a different task is not taken for the cause."""
     log = tmp_path / "log"
     head = "[2026-11-22 18:48:00,123]"
     tries = [f"{head}[INFO][train]: [TRAIN]: started", f"{head}[ERROR][train]: [TRAIN]: ]: first"]
@@ -204,11 +204,11 @@ def test_cause_of_a_failure_is_that_of_the_last_try(project: Project, tmp_path: 
     assert second.splitlines()[-1] == "CAUSE None"
 
 
-def test_retries_are_counted_from_the_last(project: Project) -> None:
-    """Each pause is three times the last, also after a clear; what has no exit code is final."""
-    said = in_airflow(project, POLICY, project.root / "dags", RETRY_DELAY="2")
+def test_pauses_between_retries_grow(project: Project) -> None:
+    """Each pause is three times the previous one, also after a clear; an error without an exit code is final."""
+    output = in_airflow(project, POLICY, project.root / "dags", RETRY_DELAY="2")
 
-    assert [line for line in said.splitlines() if line.startswith("DECISION")] == [
+    assert [line for line in output.splitlines() if line.startswith("DECISION")] == [
         "DECISION retry 2.0",
         "DECISION retry 6.0",
         "DECISION retry 2.0",

@@ -1,4 +1,4 @@
-"""The steps on a Dask cluster: a scheduler and two workers, each a process with a folder of its own."""
+"""The steps on a Dask cluster: a scheduler and two workers, each a process in its own folder."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from conftest import Project
 
 
 def start(stack: ExitStack, folder: Path, name: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start a process of the cluster; it is killed in the end."""
+    """Start a process of the cluster, which is killed at the end of the test."""
     folder.mkdir()
     command = [sys.executable, "-m", f"distributed.cli.dask_{name}", "--host", "127.0.0.1", "--no-dashboard"]
     process = stack.enter_context(
@@ -24,7 +24,7 @@ def start(stack: ExitStack, folder: Path, name: str, *arguments: str) -> subproc
 
 
 def wait_for_line(process: subprocess.Popen[str], pattern: str) -> str:
-    """Return what the process says of itself when it is ready."""
+    """Wait for a line on the process's stderr and return the part that matches."""
     assert process.stderr
     for line in process.stderr:
         if found := re.search(pattern, line):
@@ -44,7 +44,7 @@ def scheduler(tmp_path: Path) -> Iterator[str]:
 
 
 def test_cluster_gives_the_same_answer(project: Project, scheduler: str) -> None:
-    """Two workers that know nothing of this project make what one process makes: data and model to the last bit."""
+    """Two workers without this project's code give the data and the model of one process, to the last bit."""
     project.chain(BATCH_BYTES="4096", WORKERS="1")
     alone, alone_predictions = project.artifacts(), predictions(project)
     project.chain(BATCH_BYTES="4096", DASK_SCHEDULER=scheduler)
@@ -52,7 +52,7 @@ def test_cluster_gives_the_same_answer(project: Project, scheduler: str) -> None
     assert len(project.runs()) == 2
     for name in ("clear_data.csv", "model.pkl"):
         assert project.artifacts()[name] == alone[name]
-    # The products behind a probability may be summed in another order there.
+    # The workers may sum the products behind a probability in a different order.
     pd.testing.assert_frame_equal(predictions(project), alone_predictions, rtol=0, atol=1e-8)
 
 
@@ -61,8 +61,8 @@ def predictions(project: Project) -> pd.DataFrame:
     return pd.read_csv(project.root / "results" / "predictions.csv")
 
 
-def test_no_scheduler_is_told(project: Project) -> None:
-    """A cluster that cannot be reached is tried again; nothing is half there."""
+def test_scheduler_that_is_missing(project: Project) -> None:
+    """An unreachable cluster is exit 75, and the error names the setting."""
     log = project.step("data_loader").stdout.strip()
     done = project.step("transform", log, BATCH_BYTES="4096", DASK_SCHEDULER="tcp://127.0.0.1:9")
 

@@ -1,4 +1,4 @@
-"""The source on a server that misbehaves."""
+"""Loading from a server that misbehaves."""
 
 import socket
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def url(server: ThreadingHTTPServer) -> str:
 
 @pytest.mark.parametrize("way", ["good", "redirect", "packed", "chunked"])
 def test_served_data(project: Project, url: str, way: str) -> None:
-    """However the server sends the file, raw_data.csv is its content."""
+    """However the server sends the file, raw_data.csv has its content."""
     done = project.step("data_loader", DATA_URL=f"{url}/{way}?token={SECRET}")
 
     assert done.returncode == 0, done.stderr
@@ -47,7 +47,7 @@ def test_served_data(project: Project, url: str, way: str) -> None:
     ],
 )
 def test_fault_of_the_server(project: Project, url: str, fault: str, code: int) -> None:
-    """Each fault has its exit code and one line, leaves no file, and tells no secret."""
+    """Each fault has its exit code, leaves no file and no traceback, and reveals no secret."""
     timeout = "0.5" if fault in {"stall", "silent"} else "30"
     done = project.step("data_loader", DATA_URL=f"{url}/{fault}?token={SECRET}", DATA_TIMEOUT=timeout)
 
@@ -59,8 +59,8 @@ def test_fault_of_the_server(project: Project, url: str, fault: str, code: int) 
     assert project.artifacts() == {}
 
 
-def test_nobody_listens(project: Project) -> None:
-    """A refused connection may pass."""
+def test_refused_connection(project: Project) -> None:
+    """A refused connection is exit 75, which is retried."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         done = project.step("data_loader", DATA_URL=f"http://127.0.0.1:{unused.getsockname()[1]}/x")
@@ -69,7 +69,7 @@ def test_nobody_listens(project: Project) -> None:
 
 
 def test_pipeline_tries_again_in_the_same_log(project: Project, url: str) -> None:
-    """run_pipeline.sh repeats the load step, and the run goes on as one."""
+    """run_pipeline.sh repeats the load step within the same run."""
     done = project.pipeline(DATA_URL=f"{url}/second_time_good", RETRY_DELAY="0.1")
 
     assert done.returncode == 0, done.stderr
@@ -79,7 +79,7 @@ def test_pipeline_tries_again_in_the_same_log(project: Project, url: str) -> Non
 
 @pytest.mark.parametrize(("fault", "tries", "code"), [("503", 3, 75), ("404", 1, 78), ("html", 1, 65)])
 def test_pipeline_gives_up(project: Project, url: str, fault: str, tries: int, code: int) -> None:
-    """Only what may pass is tried again, twice; then the pipeline stops with the step's exit code."""
+    """Only a temporary fault is tried again, twice; then the pipeline stops with the step's exit code."""
     done = project.pipeline(DATA_URL=f"{url}/{fault}", RETRY_DELAY="0.1")
 
     assert done.returncode == code
