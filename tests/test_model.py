@@ -21,7 +21,7 @@ LOG = logging.getLogger("test")
 
 
 def table(rows: int) -> pd.DataFrame:
-    """Return a table with two features that tell the classes apart, noisily."""
+    """Return a table with two features that separate the classes, with noise."""
     rng = np.random.default_rng(0)
     target = np.arange(rows) % 2
     features = {f"f{i}": rng.normal(size=rows) + target for i in range(2)}
@@ -29,26 +29,26 @@ def table(rows: int) -> pd.DataFrame:
 
 
 def fit(data: pd.DataFrame, folder: Path, batch_bytes: int = 1 << 20) -> Pipeline:
-    """Fit the model to a table's training rows."""
+    """Fit the model to the training rows of a table."""
     clear = folder / "clear_data.csv"
     data.to_csv(clear, index=False)
     return train.fit(clear, folder, batch_bytes, map, LOG)[0]
 
 
 def training_rows(data: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that are no test rows."""
+    """Return the rows that are not test rows."""
     return data[[not is_test(record_id) for record_id in data["id"]]]
 
 
 def test_split_is_by_id_alone() -> None:
-    """A record's side is in its id; about a fifth are test rows."""
+    """The id alone decides on which side a record is; about a fifth are test rows."""
     assert sum(is_test(str(i)) for i in range(5000)) == pytest.approx(1000, rel=0.1)
     assert [i for i in ("1", "2", "3", "8", "9", "842302") if is_test(i)] == ["8", "9"]
 
 
 @pytest.mark.parametrize("batch_bytes", [1 << 20, 200])
 def test_fit_uses_training_rows_only_and_is_exact(tmp_path: Path, batch_bytes: int) -> None:
-    """Gaps are filled by the mean of the training rows, and the gradient vanishes."""
+    """Missing values become the mean of the training rows, and the gradient vanishes at the fitted weights."""
     data = table(200)
     data.loc[0, "f0"] = np.nan
     model = fit(data, tmp_path, batch_bytes)
@@ -66,7 +66,7 @@ def test_fit_uses_training_rows_only_and_is_exact(tmp_path: Path, batch_bytes: i
 
 @pytest.mark.parametrize("batch_bytes", [1 << 20, 500])
 def test_model_is_that_of_scikit_learn(tmp_path: Path, batch_bytes: int) -> None:
-    """Batch by batch, the fitted Pipeline has the attributes, types and numbers of one that scikit-learn has fitted."""
+    """A Pipeline fitted in batches has the attributes, types and numbers of one that scikit-learn fitted."""
     data = table(300).assign(f2=7.0, f3=1e9 + np.arange(300), f4=[np.nan, *range(299)])
     rows = training_rows(data)
     theirs = train.build_model().fit(rows.drop(columns=["id", "target"]), rows["target"].astype("int8"))
@@ -74,13 +74,13 @@ def test_model_is_that_of_scikit_learn(tmp_path: Path, batch_bytes: int) -> None
         assert vars(ours).keys() == vars(other).keys()
         for name, value in vars(other).items():
             if isinstance(value, np.ndarray | np.generic) and name != "n_iter_":
-                mine = vars(ours)[name]
-                assert (type(mine), mine.dtype, mine.shape) == (type(value), value.dtype, value.shape), name
-                assert (mine == value).all() or mine == pytest.approx(value, rel=1e-10, abs=1e-10), name
+                actual = vars(ours)[name]
+                assert (type(actual), actual.dtype, actual.shape) == (type(value), value.dtype, value.shape), name
+                assert (actual == value).all() or actual == pytest.approx(value, rel=1e-10, abs=1e-10), name
 
 
 def test_feature_without_value_among_training_rows_does_no_harm(tmp_path: Path) -> None:
-    """A feature that only test rows have keeps its place and has no weight."""
+    """A feature with values only in test rows keeps its place and has weight zero."""
     data = table(50).assign(f2=np.nan)
     data.loc[data["id"] == "8", "f2"] = 5.0
     model = fit(data, tmp_path)
@@ -92,7 +92,7 @@ def test_feature_without_value_among_training_rows_does_no_harm(tmp_path: Path) 
 def test_singular_fit_falls_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """LinAlgError is a warning, and a DummyClassifier takes the place of the logistic regression."""
+    """LinAlgError is logged as a warning, and a DummyClassifier replaces the logistic regression."""
 
     def singular(*_args: object, **_kwargs: object) -> None:
         raise np.linalg.LinAlgError("Singular matrix")
@@ -107,30 +107,30 @@ def test_singular_fit_falls_back(
     assert "LinAlgError" in caplog.text
 
 
-def test_singular_hessian_is_told() -> None:
-    """Where no step can be taken, LinAlgError is what is raised."""
-    nothing = newton.Derivatives(1.0, np.ones(2), np.zeros((2, 2)))
+def test_singular_hessian_is_an_error() -> None:
+    """If the Hessian allows no step, LinAlgError is raised."""
+    singular = newton.Derivatives(1.0, np.ones(2), np.zeros((2, 2)))
     with pytest.raises(np.linalg.LinAlgError):
-        newton.minimize(lambda _: nothing, np.zeros(2), 10)
+        newton.minimize(lambda _: singular, np.zeros(2), 10)
 
 
 @pytest.mark.parametrize("start", [0.0, 50.0, -1000.0])
 def test_newton_finds_the_optimum_from_anywhere(start: float) -> None:
-    """A step that goes too far is halved until the loss goes down."""
+    """A step that is too long is halved until the loss decreases."""
     rng = np.random.default_rng(0)
     rows = np.column_stack([rng.normal(size=(100, 3)), np.ones(100), rng.integers(0, 2, 100)])
 
-    def at(weights: np.ndarray) -> newton.Derivatives:
+    def derivatives_at(weights: np.ndarray) -> newton.Derivatives:
         return newton.add(newton.derivatives(rows, weights), newton.penalty(weights))
 
-    optimum = newton.minimize(at, np.full(4, start), 100)
+    optimum = newton.minimize(derivatives_at, np.full(4, start), 100)
     assert optimum.converged
-    assert np.abs(at(optimum.weights).gradient).max() < 1e-12
+    assert np.abs(derivatives_at(optimum.weights).gradient).max() < 1e-12
 
 
 @pytest.mark.parametrize("row", [8, 99], ids=["a test row", "a training row"])
 def test_number_too_large_to_square_is_refused(tmp_path: Path, row: int) -> None:
-    """A finite number whose square is not gives a refusal that names the feature, wherever it stands."""
+    """A number whose square overflows is refused by the name of its feature, in test and training rows alike."""
     data = table(100)
     data.loc[row, "f1"] = -1e300
     assert is_test(str(row)) == (row == 8)
@@ -139,7 +139,7 @@ def test_number_too_large_to_square_is_refused(tmp_path: Path, row: int) -> None
 
 
 def test_scores_are_those_of_scikit_learn() -> None:
-    """Each metric, with ties, from the counts and probabilities alone."""
+    """Each metric equals scikit-learn's, also with tied probabilities."""
     rng = np.random.default_rng(0)
     y_true = rng.integers(0, 2, 1000)
     probability = np.clip(np.round(y_true * 0.2 + rng.random(1000) * 0.8, 2), 0, 1)
@@ -161,7 +161,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
 
 
 def scores_of(y_true: np.ndarray, y_pred: np.ndarray, probability: np.ndarray, train_classes: list[int]) -> Scores:
-    """Return what evaluate.py holds of these predictions."""
+    """Return the scores that evaluate.py collects from these predictions."""
     return Scores(
         of_b=probability[y_true == 0],
         of_m=probability[y_true == 1],
@@ -172,7 +172,7 @@ def scores_of(y_true: np.ndarray, y_pred: np.ndarray, probability: np.ndarray, t
 
 
 def test_wilson_interval() -> None:
-    """The interval is Wilson's, by its formula, and stays within 0 and 1."""
+    """The interval follows Wilson's formula and stays within 0 and 1."""
     z, n, p = 1.959963984540054, 50, 0.9
     centre, half = (p + z * z / 2 / n), z * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5
 
@@ -182,15 +182,15 @@ def test_wilson_interval() -> None:
     assert scoring.wilson_interval(50, 50)[1] == 1.0
 
 
-def test_model_that_never_says_m_has_precision_zero() -> None:
-    """No positive prediction is a poor model, not a failure of the step."""
+def test_model_that_never_predicts_m_has_precision_zero() -> None:
+    """Without a positive prediction the precision is 0, and the step does not fail."""
     found = scoring.score(scores_of(np.array([1, 0]), np.array([0, 0]), np.array([0.3, 0.3]), train_classes=[2, 1]))
 
     assert found["precision"] == 0
 
 
 def test_test_rows_that_do_not_fit_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where memory is out when the probabilities are sorted, the error says how many there are."""
+    """If memory runs out while the probabilities are sorted, the error names their number."""
 
     def fail(*_args: object) -> None:
         raise MemoryError
@@ -199,14 +199,14 @@ def test_test_rows_that_do_not_fit_are_counted(tmp_path: Path, monkeypatch: pyte
     data = table(200)
     model = fit(data, tmp_path)
     rows = 200 - len(training_rows(data))
-    with pytest.raises(MemoryShortError, match=f"the probabilities of {rows} test rows") as told:
+    with pytest.raises(MemoryShortError, match=f"the probabilities of {rows} test rows") as raised:
         scoring.measure(model, tmp_path / "clear_data.csv", tmp_path / "predictions.csv", 1000, map)
-    assert told.value.exit_code == os.EX_OSERR
+    assert raised.value.exit_code == os.EX_OSERR
 
 
 @pytest.mark.parametrize("small", [0, 1 << 30], ids=["as arrays", "row by row"])
 def test_clear_data_reads_back_to_the_same_floats(tmp_path: Path, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every float that transform.py writes, of any size, is read as the very same, an empty one as NaN, ids as text."""
+    """Floats of any size are read back exactly, an empty field as NaN, and ids as text."""
     monkeypatch.setattr(batches, "SMALL_FILE_BYTES", small)
     rng = np.random.default_rng(0)
     numbers = rng.integers(0, 2**63, 100_000).view("float64")

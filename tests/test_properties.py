@@ -1,4 +1,4 @@
-"""Whatever the bytes, cleaning ends with clean data or a refusal."""
+"""Cleaning arbitrary input ends with clean data or a refusal."""
 
 import csv
 import math
@@ -26,7 +26,7 @@ NEARLY_GOOD = st.tuples(st.binary(max_size=6), st.integers(0, len(HEAD + BODY)))
 
 
 def check_cleaning(content: bytes) -> None:
-    """Clean the content as the load and transform steps do, and check what comes out if they take it."""
+    """Clean the content in the way of the load and transform steps, and check the result unless they refuse it."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             check_head(content[:HEAD_BYTES])
@@ -52,14 +52,14 @@ def check_cleaning(content: bytes) -> None:
 @example(b'a,b,c\n"' + b"x" * 200_000)
 @example(("x" * 200_000 + ",M,1\n").encode())
 def test_any_bytes(content: bytes) -> None:
-    """No bytes make anything but clean data or a DataError."""
+    """Arbitrary bytes give clean data or a DataError, and nothing else."""
     check_cleaning(content)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.none(), min_size=4, max_size=30))
 def test_any_floats_come_out_the_same(numbers: list[float | None]) -> None:
-    """Every finite float that goes in comes out, to the last bit, in its place."""
+    """Every finite float comes out in its place, identical to the last bit."""
     lines = BODY.splitlines()
     body = "".join(f"{line},{'' if n is None else repr(n)}\n" for line, n in zip(lines * 8, numbers, strict=False))
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +89,7 @@ NUMBERS = st.one_of(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(IDS, st.sampled_from("BM"), NUMBERS, NUMBERS), max_size=20), st.sampled_from(["\n", "\r\n"]))
 def test_any_table_comes_out_whole(table: list[tuple[str, str, str, str]], end: str) -> None:
-    """Whatever the ids hold, and however the numbers are written, each row comes out, in order, repeats but once."""
+    """With any ids and any notation of numbers, each row comes out once and in order."""
     lines = [*BODY.splitlines()]
     for record_id, target, *numbers in table:
         lines.append(",".join(['"' + record_id.replace('"', '""') + '"', target, *numbers]))
@@ -103,6 +103,6 @@ def test_any_table_comes_out_whole(table: list[tuple[str, str, str, str]], end: 
 
 
 def value(text: str) -> str:
-    """Return what a number's text means, to the last bit; nothing for a missing one."""
+    """Return the exact value of a number's text in hexadecimal, or an empty string for a missing value."""
     plain = text.strip().strip('"')
     return "" if plain.lower() in MISSING else float(plain).hex()

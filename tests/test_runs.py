@@ -1,4 +1,4 @@
-"""Runs among each other: at the same second, killed, retried, pruned, on a full disk."""
+"""Several runs together: started in the same second, killed, retried, pruned, on a full disk."""
 
 import json
 import os
@@ -24,13 +24,13 @@ ARTIFACT_OF = {
 
 
 def shown_run(project: Project, name: str) -> Path:
-    """Return the folder of the run that results/<name> shows."""
+    """Return the folder of the run to which results/<name> points."""
     path = (project.root / "results" / name).resolve()
     return path if path.is_dir() else path.parent
 
 
 def test_eight_runs_at_once(project: Project) -> None:
-    """Runs started in the same second share no stamp, log or folder, and all end well."""
+    """Runs started in the same second share no stamp, log or folder, and all succeed."""
     with ThreadPoolExecutor(8) as pool:
         ends = list(pool.map(lambda _: project.pipeline(), range(8)))
 
@@ -46,7 +46,7 @@ def test_eight_runs_at_once(project: Project) -> None:
 
 @pytest.mark.parametrize("name", STEPS)
 def test_kill_in_the_middle_of_a_step(project: Project, name: str) -> None:
-    """A kill -9 leaves whole files only, old or new; the step goes on, and so do new runs."""
+    """A kill -9 leaves only whole files, old or new; the step can be repeated, and new runs succeed."""
     project.chain()
     old, before = project.runs()[0], project.artifacts()
     (project.root / "other.csv").write_text("\n".join(wdbc_rows()[:300]) + "\n", encoding="utf-8")
@@ -88,7 +88,7 @@ def test_kill_in_the_middle_of_a_step(project: Project, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["transform", "train"])
 def test_scratch_of_a_killed_step_is_removed(project: Project, name: str) -> None:
-    """What a step keeps on the disk while it works goes with the next step of any run."""
+    """The scratch files of a killed step are removed by the next step of any run."""
     log = ""
     for earlier in STEPS[: STEPS.index(name)]:
         log = project.step(earlier, *([log] if log else [])).stdout.strip()
@@ -104,8 +104,8 @@ def test_scratch_of_a_killed_step_is_removed(project: Project, name: str) -> Non
     assert not list(folder.glob(".scratch_*"))
 
 
-def test_stopped_step_says_so(project: Project) -> None:
-    """SIGTERM ends a step with 143, a line in the log and no half file."""
+def test_stopped_step_is_logged(project: Project) -> None:
+    """SIGTERM ends a step with 143, a line in the log and no partial file."""
     log = project.step("data_loader").stdout.strip()
     project.step("transform", log)
     process = subprocess.Popen(
@@ -128,7 +128,7 @@ def test_stopped_step_says_so(project: Project) -> None:
 
 
 def test_second_process_in_one_run_is_kept_out(project: Project) -> None:
-    """Two processes never work on one run; the second may try again later."""
+    """A second process on the same run exits with 75, and succeeds later."""
     log = project.step("data_loader").stdout.strip()
     hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
     with subprocess.Popen(
@@ -144,8 +144,8 @@ def test_second_process_in_one_run_is_kept_out(project: Project) -> None:
     assert project.step("transform", log).returncode == 0
 
 
-def test_repeated_load_step_goes_on_in_its_run(project: Project) -> None:
-    """A load step under the same PIPELINE_RUN_ID, or with the log's path, stays in the log and folder."""
+def test_repeated_load_step_stays_in_its_run(project: Project) -> None:
+    """A load step with the same PIPELINE_RUN_ID, or with the log's path, continues in the same log and folder."""
     first = project.step("data_loader", PIPELINE_RUN_ID="a/b c", DATA_URL="missing.csv")
     again = project.step("data_loader", PIPELINE_RUN_ID="a/b c")
     other = project.step("data_loader", PIPELINE_RUN_ID="other")
@@ -157,7 +157,7 @@ def test_repeated_load_step_goes_on_in_its_run(project: Project) -> None:
 
 
 def test_results_show_the_newest_finished_output(project: Project) -> None:
-    """A run that fails replaces what its own steps finished, and an older run never moves anything back."""
+    """results/ shows the newest output of each step, also of an unfinished run, and never returns to an older run."""
     old = project.chain()
     (project.root / "other.csv").write_text("\n".join(wdbc_rows()[:300]), encoding="utf-8")
     new = project.step("data_loader", DATA_URL="other.csv").stdout.strip()
@@ -177,7 +177,7 @@ def test_results_show_the_newest_finished_output(project: Project) -> None:
 
 
 def test_other_content_of_a_repeated_step_undoes_the_later_ones(project: Project) -> None:
-    """When the source has changed, repeating the load step undoes the later steps of an unfinished run."""
+    """If the source has changed, repeating the load step undoes the later steps of an unfinished run."""
     log = project.step("data_loader").stdout.strip()
     for name in STEPS[1:3]:
         project.step(name, log)
@@ -195,7 +195,7 @@ def test_other_content_of_a_repeated_step_undoes_the_later_ones(project: Project
 
 
 def test_finished_run_is_never_changed(project: Project) -> None:
-    """Other content for a finished run is refused; the same again, or a failure, changes nothing."""
+    """Different content for a finished run is refused; repeating or failing a step changes nothing."""
     log = project.chain(PIPELINE_RUN_ID="x")
     before = project.artifacts()
     (project.root / "other.csv").write_text("\n".join(wdbc_rows()[:300]), encoding="utf-8")
@@ -212,7 +212,7 @@ def test_finished_run_is_never_changed(project: Project) -> None:
 
 
 def test_old_runs_are_pruned(project: Project) -> None:
-    """KEEP_RUNS runs stay, with the latest good one and one in progress beyond them; logs stay."""
+    """KEEP_RUNS runs stay, plus the latest good one and one in progress; all logs stay."""
     waiting = project.step("data_loader").stdout.strip()
     project.chain(KEEP_RUNS="2")
     good = project.runs()[-1]
@@ -230,7 +230,7 @@ def test_old_runs_are_pruned(project: Project) -> None:
 
 
 def test_keep_one_run(project: Project) -> None:
-    """With KEEP_RUNS=1 exactly the newest whole run is left, and results/ shows it."""
+    """With KEEP_RUNS=1 only the newest complete run is left, and results/ shows it."""
     for _ in range(3):
         project.chain(KEEP_RUNS="1")
 
@@ -238,8 +238,8 @@ def test_keep_one_run(project: Project) -> None:
     assert len(project.artifacts()) == 5
 
 
-def test_what_is_no_run_is_left_alone(project: Project) -> None:
-    """Somebody's own files and folders beside the runs, and damaged manifests, stop nothing and stay."""
+def test_foreign_files_beside_the_runs_stay(project: Project) -> None:
+    """A user's files and folders beside the runs stay, and neither they nor damaged manifests stop a run."""
     runs = project.root / "results" / "runs"
     project.chain()
     shutil.copytree(project.runs()[0], runs / "model of the paper")
@@ -255,7 +255,7 @@ def test_what_is_no_run_is_left_alone(project: Project) -> None:
 
 
 def test_results_and_logs_may_be_links(project: Project, tmp_path: Path) -> None:
-    """results/ and logs/ may be links to a larger disk."""
+    """results/ and logs/ may be symbolic links to a different disk."""
     for name in ("results", "logs"):
         (tmp_path / f"big {name}").mkdir()
         (project.root / name).symlink_to(tmp_path / f"big {name}")
@@ -268,8 +268,8 @@ def test_results_and_logs_may_be_links(project: Project, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("blocks", [1, 4])
-def test_disk_that_takes_no_more(project: Project, name: str, blocks: int) -> None:
-    """A write that the system refuses is exit 74 in one line, and earlier results stay as they were."""
+def test_refused_write(project: Project, name: str, blocks: int) -> None:
+    """A write that the system refuses is exit 74 and one line, and earlier results stay unchanged."""
     project.chain()
     before = project.artifacts()
     log = ""
@@ -278,7 +278,7 @@ def test_disk_that_takes_no_more(project: Project, name: str, blocks: int) -> No
     script = f'ulimit -f {blocks}; exec "$ETL_PYTHON" "{project.root}/etl/{name}.py" {log and chr(34) + log + chr(34)}'
     done = project.run(["sh", "-c", script])
 
-    # The blocks are of 512 bytes; with four, the small artifacts of the last step fit, and only the manifest does not.
+    # A block has 512 bytes; with four, the small artifacts of the last step fit, and only the manifest does not.
     assert done.returncode == 74, done.stderr
     assert done.stdout == ""
     assert "File too large" in done.stderr.splitlines()[-1]
@@ -289,12 +289,12 @@ def test_disk_that_takes_no_more(project: Project, name: str, blocks: int) -> No
 
 @pytest.fixture
 def small_disk(project: Project) -> Iterator[Path]:
-    """Mount a file system of 400 kB under the project's results and logs."""
+    """Mount a file system of 400 kB for the project's results and logs."""
     disk = project.root / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], check=False)
     if mounted.returncode and not (os.environ.get("CI") and os.geteuid() == 0):
-        pytest.skip("a small file system cannot be mounted here; it takes root")
+        pytest.skip("needs root: a small file system cannot be mounted here")
     assert mounted.returncode == 0
     try:
         for name in ("results", "logs"):
@@ -306,7 +306,7 @@ def small_disk(project: Project) -> Iterator[Path]:
 
 
 def test_full_disk(project: Project, small_disk: Path) -> None:
-    """A full disk stops a run wherever it strikes; earlier results stay, and runs go on when there is room."""
+    """A full disk stops a run at any step; earlier results stay, and runs succeed again once there is room."""
     project.chain()
     before = project.artifacts()
     latest = shown_run(project, "latest")

@@ -1,4 +1,4 @@
-"""What the environment and .env may say."""
+"""The values of the environment and .env, and the errors about them."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from steplib.settings import read_settings
 
 @pytest.fixture(autouse=True)
 def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let every test have a .env of its own and none of the machine's settings."""
+    """Give every test its own .env and none of the machine's settings."""
     for name in settings.DEFAULTS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
@@ -18,7 +18,7 @@ def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_defaults() -> None:
-    """Without any setting the embedded data is the source."""
+    """Without any setting, the embedded data is the source."""
     found = read_settings()
 
     assert (found.data_url, found.data_base) == ("data/wdbc.csv", settings.ROOT)
@@ -26,7 +26,7 @@ def test_defaults() -> None:
 
 
 def test_environment_wins_over_file(env_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The environment comes first; a path given there starts from the working directory."""
+    """The environment wins over .env; a path given there is relative to the working directory."""
     env_file.write_text("\ufeffDATA_URL='from file.csv'\nexport KEEP_RUNS = 3 # few\n", encoding="utf-8")
     assert (read_settings().data_url, read_settings().data_base) == ("from file.csv", settings.ROOT)
     assert read_settings().keep_runs == 3
@@ -51,7 +51,7 @@ def test_environment_wins_over_file(env_file: Path, monkeypatch: pytest.MonkeyPa
 def test_wrong_value_names_variable_and_origin(
     name: str, value: str, env_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A value that cannot be used is told with its name, what it may be and where it was set."""
+    """An error about a value names the variable, where it was set, and what was expected and found."""
     env_file.write_text(f"{name}='{value}'\n", encoding="utf-8")
     with pytest.raises(SettingError, match=rf"^{name} \(set by .*\.env\): expected .* found"):
         read_settings()
@@ -61,8 +61,8 @@ def test_wrong_value_names_variable_and_origin(
 
 
 @pytest.mark.parametrize("content", [b"DATA_URL='unclosed\n", b"\xff\xfe", b"KEEP_RUNS='3' x\n"])
-def test_unreadable_line_is_no_default(env_file: Path, content: bytes) -> None:
-    """A .env that cannot be read is an error, not a run on the embedded data."""
+def test_unreadable_env_file_is_an_error(env_file: Path, content: bytes) -> None:
+    """An unreadable .env is an error instead of a run on the embedded data."""
     env_file.write_bytes(content)
     with pytest.raises(SettingError, match=r"\.env"):
         read_settings()

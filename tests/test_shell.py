@@ -1,4 +1,4 @@
-"""run_pipeline.sh: what it prints, which interpreter it takes, what it says when it cannot."""
+"""run_pipeline.sh: its output, its choice of interpreter, its errors."""
 
 import os
 import stat
@@ -18,8 +18,8 @@ def fake(folder: Path, name: str, script: str) -> Path:
     return path
 
 
-def test_success_prints_where_and_what(project: Project) -> None:
-    """Stdout gets the folder, the log and the four metrics; the interpreter named installs nothing."""
+def test_success_prints_the_results(project: Project) -> None:
+    """Stdout has the folder, the log and the four metrics; with ETL_PYTHON set, nothing is installed."""
     done = project.run(["sh", "run_pipeline.sh"])
     lines = done.stdout.splitlines()
 
@@ -31,8 +31,8 @@ def test_success_prints_where_and_what(project: Project) -> None:
     assert not (project.root / ".venv").exists()
 
 
-def test_step_that_fails_ends_the_pipeline(project: Project) -> None:
-    """The exit code is the step's; later steps do not start."""
+def test_failed_step_ends_the_pipeline(project: Project) -> None:
+    """The pipeline ends with the exit code of the failed step; later steps do not start."""
     (project.root / "one class.csv").write_text("1,M,1\n2,M,2\n", encoding="utf-8")
     done = project.pipeline(DATA_URL="one class.csv")
 
@@ -49,7 +49,7 @@ def test_step_that_fails_ends_the_pipeline(project: Project) -> None:
     ],
 )
 def test_interpreter_named_in_env_file(project: Project, line: str) -> None:
-    """ETL_PYTHON is taken from .env as well, and may hold blanks."""
+    """ETL_PYTHON may also be set in .env, and its path may contain blanks."""
     python = fake(
         project.root / "my python", "python", f'echo used >> "{project.root}/used"; exec "{sys.executable}" "$@"'
     )
@@ -61,8 +61,8 @@ def test_interpreter_named_in_env_file(project: Project, line: str) -> None:
 
 
 @pytest.mark.parametrize("python", ["/nonexistent/python", "false", "true"])
-def test_interpreter_that_is_none(project: Project, python: str) -> None:
-    """An ETL_PYTHON that cannot run is a wrong setting, in one line."""
+def test_unusable_interpreter(project: Project, python: str) -> None:
+    """An ETL_PYTHON that is not a Python is a wrong setting, reported in one line."""
     done = project.pipeline(ETL_PYTHON=python)
 
     assert done.returncode == 78
@@ -72,7 +72,7 @@ def test_interpreter_that_is_none(project: Project, python: str) -> None:
 
 
 def path_without_python(project: Project) -> str:
-    """Return a PATH with what the script calls, but no Python and no uv."""
+    """Return a PATH with the commands that the script calls, without Python and uv."""
     tools = project.root / "tools"
     tools.mkdir()
     for name in ("sh", "dirname", "basename", "sed", "cmp", "cp", "rm", "date", "uname", "sleep", "tr", "readlink"):
@@ -82,7 +82,7 @@ def path_without_python(project: Project) -> str:
 
 
 def test_python_that_is_too_old(project: Project) -> None:
-    """Without a Python of 3.11 or newer: one line that says which was found."""
+    """Without Python 3.11 or newer, one line names the version found."""
     path = path_without_python(project)
     fake(Path(path), "python3", 'case "$1" in --version) echo "Python 3.9.2" ;; *) exit 1 ;; esac')
     done = project.pipeline(PATH=path, ETL_PYTHON="")
@@ -94,7 +94,7 @@ def test_python_that_is_too_old(project: Project) -> None:
 
 
 def test_python_without_venv(project: Project) -> None:
-    """A Python without its venv module: one line that says what to install."""
+    """If Python has no venv module, one line says what to install."""
     path = path_without_python(project)
     fake(Path(path), "python3", f'case "$*" in *ensurepip*) exit 1 ;; *) exec "{sys.executable}" "$@" ;; esac')
     done = project.pipeline(PATH=path, ETL_PYTHON="")
@@ -105,7 +105,7 @@ def test_python_without_venv(project: Project) -> None:
 
 
 def test_no_package_index(project: Project) -> None:
-    """Without an index: one line, exit 75, and what pip said in a file; the next run tries again."""
+    """Without a package index, the exit code is 75 and pip's output is in a file; the next run tries again."""
     path = path_without_python(project)
     (Path(path) / "python3").symlink_to(os.path.realpath(sys.executable))
     for _ in range(2):
@@ -117,7 +117,7 @@ def test_no_package_index(project: Project) -> None:
 
 
 def test_arguments_are_a_usage_error(project: Project) -> None:
-    """run_pipeline.sh takes no arguments."""
+    """An argument of run_pipeline.sh is a usage error."""
     done = project.run(["sh", str(project.root / "run_pipeline.sh"), "data.csv"])
 
     assert done.returncode == 64

@@ -1,4 +1,4 @@
-"""Each script as a user runs it: stdout, exit code, log lines."""
+"""Each script as a user runs it: its stdout, exit code and log lines."""
 
 import json
 import re
@@ -21,7 +21,7 @@ WriteCsv = Callable[[str | bytes], str]
 
 
 def test_chain_on_embedded_data(project: Project, tmp_path: Path) -> None:
-    """Four scripts, from any directory, hand on one log, and give results that fit each other."""
+    """Four scripts, run from any directory, pass on one log and give consistent results."""
     log = ""
     for name in STEPS:
         done = project.step(name, *([log] if log else []), cwd=tmp_path)
@@ -31,30 +31,30 @@ def test_chain_on_embedded_data(project: Project, tmp_path: Path) -> None:
         assert done.stdout == log + "\n"
 
     lines = Path(log).read_text(encoding="utf-8").splitlines()
-    told = [LINE.fullmatch(line) for line in lines]
-    assert all(told)
-    assert [match[2] for match in told if match and match[0].endswith("started")] == list(STEPS)
-    assert all(match[3] == match[2].upper() for match in told if match)
+    matches = [LINE.fullmatch(line) for line in lines]
+    assert all(matches)
+    assert [match[2] for match in matches if match and match[0].endswith("started")] == list(STEPS)
+    assert all(match[3] == match[2].upper() for match in matches if match)
     results = project.root / "results"
     assert (results / "raw_data.csv").read_bytes() == (project.root / "data" / "wdbc.csv").read_bytes()
     predictions = pd.read_csv(results / "predictions.csv")
-    told_metrics = json.loads((results / "evaluation.json").read_bytes())
-    assert list(told_metrics)[:4] == ["accuracy", "precision", "recall", "f1_score"]
+    evaluation = json.loads((results / "evaluation.json").read_bytes())
+    assert list(evaluation)[:4] == ["accuracy", "precision", "recall", "f1_score"]
     y_true, y_pred, probability = predictions["y_true"], predictions["y_pred"], predictions["probability"]
-    assert told_metrics["accuracy"] == metrics.accuracy_score(y_true, y_pred) >= 0.95
-    assert told_metrics["precision"] == metrics.precision_score(y_true, y_pred)
-    assert told_metrics["recall"] == metrics.recall_score(y_true, y_pred)
-    assert told_metrics["f1_score"] == metrics.f1_score(y_true, y_pred)
-    assert told_metrics["roc_auc"] == pytest.approx(metrics.roc_auc_score(y_true, probability), rel=1e-13)
+    assert evaluation["accuracy"] == metrics.accuracy_score(y_true, y_pred) >= 0.95
+    assert evaluation["precision"] == metrics.precision_score(y_true, y_pred)
+    assert evaluation["recall"] == metrics.recall_score(y_true, y_pred)
+    assert evaluation["f1_score"] == metrics.f1_score(y_true, y_pred)
+    assert evaluation["roc_auc"] == pytest.approx(metrics.roc_auc_score(y_true, probability), rel=1e-13)
     clear = pd.read_csv(results / "clear_data.csv")
     held_out = clear[clear["id"].isin(predictions["id"])]
-    assert (told_metrics["train_rows"], told_metrics["test_rows"]) == (569 - len(held_out), len(held_out))
+    assert (evaluation["train_rows"], evaluation["test_rows"]) == (569 - len(held_out), len(held_out))
     model = joblib.load(results / "model.pkl")
     assert (model.predict(held_out.drop(columns=["id", "target"])) == y_pred).all()
 
 
 def test_model_loads_with_scikit_learn_alone(project: Project, tmp_path: Path) -> None:
-    """Nothing of this project is needed to load the model."""
+    """The model loads without any module of this project."""
     project.chain()
     shutil.copy(project.root / "results" / "model.pkl", tmp_path / "model.pkl")
     code = "import joblib, sys; joblib.load('model.pkl'); sys.exit('steplib' in sys.modules)"
@@ -64,7 +64,7 @@ def test_model_loads_with_scikit_learn_alone(project: Project, tmp_path: Path) -
 
 
 def test_same_input_gives_same_bytes(project: Project) -> None:
-    """Two runs on one source differ in nothing but the manifest."""
+    """The results of two runs on one source are identical."""
     project.chain()
     first = project.artifacts()
     project.chain()
@@ -74,8 +74,8 @@ def test_same_input_gives_same_bytes(project: Project) -> None:
     assert set(first) == {"raw_data.csv", "clear_data.csv", "model.pkl", "evaluation.json", "predictions.csv"}
 
 
-def test_manifest_tells_what_was_made_of_what(project: Project) -> None:
-    """The manifest names source, settings, versions, and the hash, size and rows of each artifact."""
+def test_manifest_records_the_origin_of_the_results(project: Project) -> None:
+    """The manifest names the source, the settings and versions, and the hash, size and rows of each artifact."""
     project.chain()
     folder = project.root / "results" / "latest"
     manifest = json.loads((folder / "manifest.json").read_bytes())
@@ -92,8 +92,8 @@ def test_manifest_tells_what_was_made_of_what(project: Project) -> None:
         assert re.fullmatch("[0-9a-f]{64}", record["sha256"])
 
 
-def test_path_is_the_last_line_also_of_stdout_and_stderr_merged(project: Project) -> None:
-    """A library that speaks late, on either stream, does not come after the path, and a print does not reach stdout."""
+def test_path_is_the_last_line_of_stdout_and_stderr_merged(project: Project) -> None:
+    """A library that prints late, to either stream, never prints after the path, and never to stdout."""
     noise = project.root / "noise"
     noise.mkdir()
     (noise / "sitecustomize.py").write_text(
@@ -116,8 +116,8 @@ def test_path_is_the_last_line_also_of_stdout_and_stderr_merged(project: Project
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
-def test_path_that_cannot_be_handed_on_is_a_failure(project: Project, redirection: str) -> None:
-    """A step whose caller cannot get the path has not worked."""
+def test_path_that_cannot_be_printed_is_a_failure(project: Project, redirection: str) -> None:
+    """A step that cannot write the path to stdout is exit 74."""
     script = f'"{sys.executable}" "{project.root}/etl/data_loader.py" {redirection}'
     done = project.run(["sh", "-c", script])
 
@@ -127,7 +127,7 @@ def test_path_that_cannot_be_handed_on_is_a_failure(project: Project, redirectio
 
 
 def test_closed_stderr_changes_nothing(project: Project) -> None:
-    """A caller without stderr gets the path all the same, and nothing is written to a file taken for stderr."""
+    """A caller without stderr still gets the path, and messages for stderr reach no other file."""
     done = project.run(["sh", "-c", f'"{sys.executable}" "{project.root}/etl/data_loader.py" 2>&-'])
 
     assert done.returncode == 0
@@ -136,7 +136,7 @@ def test_closed_stderr_changes_nothing(project: Project) -> None:
 
 @pytest.mark.parametrize("name", STEPS)
 def test_help(project: Project, name: str) -> None:
-    """--help says what the step reads, writes and refuses, and starts nothing."""
+    """--help explains what the step reads, writes and refuses, and starts no run."""
     done = project.step(name, "--help")
 
     assert done.returncode == 0
@@ -155,7 +155,7 @@ def test_help(project: Project, name: str) -> None:
 )
 @pytest.mark.parametrize("name", ["data_loader", "transform"])
 def test_wrong_argument(project: Project, name: str, arguments: list[list[str]]) -> None:
-    """Anything but the path of one of the project's logs is a usage error of one line."""
+    """An argument that is not the path of one of the project's logs is a usage error of one line."""
     done = project.step(name, *arguments[0])
 
     assert done.returncode == 64
@@ -167,7 +167,7 @@ def test_wrong_argument(project: Project, name: str, arguments: list[list[str]])
 
 @pytest.mark.parametrize("name", STEPS[1:])
 def test_step_before_its_turn(project: Project, name: str) -> None:
-    """A step without a log, or before the step that it needs, says which comes first."""
+    """A step without a log, or before the step that it needs, reports the right order."""
     assert project.step(name).returncode == 64
     log = project.step("data_loader").stdout.strip()
     done = project.step("evaluate" if name == "transform" else name, log)
@@ -176,8 +176,8 @@ def test_step_before_its_turn(project: Project, name: str) -> None:
     assert "in this order" in done.stderr
 
 
-def test_log_named_by_another_path(project: Project) -> None:
-    """A relative path, or one through a link to the project, names the same log."""
+def test_log_named_by_a_different_path(project: Project) -> None:
+    """A relative path, or a path through a link to the project, names the same log."""
     log = project.step("data_loader").stdout.strip()
     link = project.root.parent / "linked"
     link.symlink_to(project.root)
@@ -218,7 +218,7 @@ def test_log_named_by_another_path(project: Project) -> None:
     ],
 )
 def test_wrong_source(project: Project, url: str) -> None:
-    """A source that cannot be is a wrong setting, told in one line without user, password and query."""
+    """An impossible source is a wrong setting, reported without user, password and query."""
     done = project.step("data_loader", DATA_URL=url)
 
     assert done.returncode == 78
@@ -233,7 +233,7 @@ def test_wrong_source(project: Project, url: str) -> None:
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "file://localhost{}", "FILE://{}"])
 def test_source_by_path(project: Project, form: str) -> None:
-    """A path and a file URL, also with escaped characters, name a local file."""
+    """A local file may be given as a path or as a file URL, also with escaped characters."""
     source = project.root / "моя 1%20.csv"
     source.write_bytes(b"1,M,2\n")
     text = str(source).replace("%", "%25").replace(" ", "%20") if "//" in form else str(source)
@@ -242,8 +242,8 @@ def test_source_by_path(project: Project, form: str) -> None:
     assert project.artifacts()["raw_data.csv"] == b"1,M,2\n"
 
 
-def test_source_is_named_from_the_root_or_in_whole(project: Project) -> None:
-    """A file of the project is named from its root, another by its whole path, however it was given."""
+def test_source_is_logged_by_one_name(project: Project) -> None:
+    """The log names a file of the project relative to its root and any other file by its absolute path."""
     outside = project.root.parent / "outside.csv"
     outside.write_text("1,M,2\n", encoding="utf-8")
     inside = project.step("data_loader", DATA_URL="etl/../data/wdbc.csv")
@@ -254,7 +254,7 @@ def test_source_is_named_from_the_root_or_in_whole(project: Project) -> None:
 
 
 def test_bad_data_stops_without_a_value(project: Project, write_csv: WriteCsv) -> None:
-    """Bad data is exit 65 with the literal text in the log, and no cell in any output."""
+    """Bad data is exit 65 with the literal text in the log, and no output contains a cell's content."""
     project.chain()
     before = project.artifacts()
     source = write_csv("\n".join([*wdbc_rows(), f"570,{SECRET},{'1,' * 28}{SECRET},1"]))
@@ -271,7 +271,7 @@ def test_bad_data_stops_without_a_value(project: Project, write_csv: WriteCsv) -
 
 
 def test_tampered_artifact_is_refused(project: Project) -> None:
-    """A pickle or a table other than recorded is refused before it is read."""
+    """A model, table or manifest that was changed or removed is refused before it is used."""
     log = project.chain()
     folder = project.runs()[0]
     (folder / "model.pkl").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
@@ -291,7 +291,7 @@ def test_tampered_artifact_is_refused(project: Project) -> None:
 
 
 def patched(project: Project, code: str) -> str:
-    """Return a PYTHONPATH on which a library of somebody else's fails as the code says."""
+    """Return a PYTHONPATH on which `patch` in the code changes scikit-learn's LogisticRegression."""
     folder = project.root / "patch"
     folder.mkdir(exist_ok=True)
     hook = (
@@ -311,12 +311,12 @@ def patched(project: Project, code: str) -> str:
 
 
 def failing_fit(error: str) -> str:
-    """Return a patch by which the fit of scikit-learn fails."""
+    """Return a patch that makes scikit-learn's fit fail."""
     return f"def patch(c):\n    def fit(*a, **k):\n        {error}\n    c.fit = fit\n"
 
 
 def test_out_of_memory_in_training(project: Project) -> None:
-    """MemoryError is logged and ends with 71."""
+    """MemoryError during training is logged and ends with 71."""
     log = project.step("data_loader").stdout.strip()
     project.step("transform", log)
     done = project.step("train", log, PYTHONPATH=patched(project, failing_fit("raise MemoryError")))
@@ -330,7 +330,7 @@ def test_out_of_memory_in_training(project: Project) -> None:
 @pytest.mark.parametrize("name", ["train", "evaluate"])
 @pytest.mark.parametrize("kilobytes", [60_000, 100_000, 200_000, 350_000, 450_000])
 def test_address_space_that_is_too_small(project: Project, name: str, kilobytes: int) -> None:
-    """Under a limit of memory a step ends with 71 and one line, at once; it neither hangs nor dies of a library."""
+    """Under a memory limit a step ends with 71 and one line; it neither hangs nor crashes in a library."""
     log = ""
     for earlier in STEPS[: STEPS.index(name)]:
         log = project.step(earlier, *([log] if log else [])).stdout.strip()
@@ -344,7 +344,7 @@ def test_address_space_that_is_too_small(project: Project, name: str, kilobytes:
 
 @pytest.mark.parametrize("name", STEPS[1:])
 def test_batches_where_memory_is_limited(project: Project, write_csv: WriteCsv, name: str) -> None:
-    """With little address space a large file goes row by row, to the same result; with less the step ends with 71."""
+    """With little address space a step gives the same result; with less, it ends with 71 and leaves no partial file."""
     source = write_csv("".join(f"{i}-{line}\n" for i in range(20) for line in wdbc_rows()))
     log = ""
     for earlier in STEPS[: STEPS.index(name)]:
@@ -359,8 +359,8 @@ def test_batches_where_memory_is_limited(project: Project, write_csv: WriteCsv, 
     assert project.artifacts() == limited
 
 
-def test_singular_fit_goes_on(project: Project) -> None:
-    """LinAlgError is a warning in the log; the DummyClassifier is evaluated, and named."""
+def test_singular_fit_continues(project: Project) -> None:
+    """LinAlgError is a warning in the log; the DummyClassifier is evaluated and named in evaluation.json."""
     log = project.step("data_loader").stdout.strip()
     project.step("transform", log)
     singular = failing_fit("import numpy; raise numpy.linalg.LinAlgError('x')")
@@ -373,8 +373,8 @@ def test_singular_fit_goes_on(project: Project) -> None:
     assert evaluation["accuracy"] == evaluation["baseline_accuracy"]
 
 
-def test_defect_is_told_without_its_message(project: Project) -> None:
-    """An error that nobody foresaw is exit 70: one line on stderr, the places in the log, its text nowhere."""
+def test_defect_is_reported_without_its_message(project: Project) -> None:
+    """An unexpected error is exit 70: one line on stderr, its traceback in the log, its message not on stderr."""
     log = project.step("data_loader").stdout.strip()
     project.step("transform", log)
     done = project.step("train", log, PYTHONPATH=patched(project, failing_fit(f"raise ValueError('{SECRET}')")))
@@ -391,7 +391,7 @@ def test_defect_is_told_without_its_message(project: Project) -> None:
 
 
 def test_step_after_one_that_failed(project: Project) -> None:
-    """When a repeated step fails, its earlier result no longer counts as its work; once it is repeated, it does."""
+    """If a repeated step fails, the next step is refused until the repetition succeeds."""
     log = project.chain()
     before = project.artifacts()
     assert project.step("train", log, PYTHONPATH=patched(project, failing_fit("raise MemoryError"))).returncode == 71
@@ -402,8 +402,8 @@ def test_step_after_one_that_failed(project: Project) -> None:
     assert project.artifacts() == before
 
 
-def test_package_that_is_missing(project: Project) -> None:
-    """An interpreter without the packages is a wrong setting, and says so."""
+def test_missing_package(project: Project) -> None:
+    """An interpreter without the packages is a wrong setting, and the error names a package."""
     log = project.step("data_loader").stdout.strip()
     project.step("transform", log)
     done = project.run([sys.executable, "-S", str(project.root / "etl" / "train.py"), log])
@@ -414,7 +414,7 @@ def test_package_that_is_missing(project: Project) -> None:
 
 
 def test_loading_imports_nothing_heavy(project: Project) -> None:
-    """A local file is loaded and cleaned without pandas, numpy, scikit-learn and requests."""
+    """A local file is loaded and cleaned without pandas, numpy, scikit-learn, pyarrow and requests."""
     heavy = {"pandas", "numpy", "sklearn", "requests", "pyarrow"}
     log = ""
     for name in ("data_loader", "transform"):

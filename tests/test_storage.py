@@ -1,4 +1,4 @@
-"""Publishing to a real object store and to disks, verifying what is there, and the history of it."""
+"""Publishing to a real object store and to disks, verifying published runs, and their history."""
 
 import json
 import re
@@ -22,7 +22,7 @@ ARTIFACTS = {"raw_data.csv", "clear_data.csv", "model.pkl", "evaluation.json", "
 
 @pytest.fixture
 def url(request: pytest.FixtureRequest) -> str:
-    """Return a place of its own for each test."""
+    """Return a separate place for each test."""
     return "s3://bucket/" + re.sub(r"\W", "_", request.node.name)
 
 
@@ -32,7 +32,7 @@ def tool(project: Project, name: str, *arguments: str, **settings: str) -> Compl
 
 
 def is_verified(done: Completed) -> bool:
-    """Tell whether verify.py found that all fits."""
+    """Return whether verify.py found no difference."""
     assert done.returncode in {0, 65}, done.stderr
     return done.returncode == 0
 
@@ -53,7 +53,7 @@ def large_csv(project: Project, megabytes: int) -> str:
 
 
 def test_published_run_is_whole_and_verified(project: Project, store: ObjectStore, url: str) -> None:
-    """All results, the log and the manifest are there, latest.json names them, and the model gives the numbers."""
+    """All results, the log and the manifest are published, latest.json names them, and verify.py confirms them."""
     log = project.chain(STORAGE_URL=url, **store.environment)
     (run,) = project.runs()
     files = store.files()
@@ -74,12 +74,12 @@ def test_published_run_is_whole_and_verified(project: Project, store: ObjectStor
 
 
 def written_at(store: ObjectStore, folder: str) -> dict[str, Any]:
-    """Return when each object of a folder was written."""
-    return {there["name"]: there["LastModified"] for there in store.files().ls(folder, detail=True)}
+    """Return the time at which each object of a folder was written."""
+    return {found["name"]: found["LastModified"] for found in store.files().ls(folder, detail=True)}
 
 
-def test_same_again_repeats_nothing(project: Project, store: ObjectStore, url: str) -> None:
-    """Evaluating a published run again changes no object of it."""
+def test_evaluating_again_publishes_nothing(project: Project, store: ObjectStore, url: str) -> None:
+    """Evaluating a published run again changes none of its objects."""
     log = project.chain(STORAGE_URL=url, **store.environment)
     (run,) = project.runs()
     before = written_at(store, f"{url}/runs/{run.name}")
@@ -90,8 +90,8 @@ def test_same_again_repeats_nothing(project: Project, store: ObjectStore, url: s
     assert written_at(store, f"{url}/runs/{run.name}") == before
 
 
-def test_other_content_under_the_same_name_is_an_error(project: Project, store: ObjectStore, url: str) -> None:
-    """What is there of a run is never replaced, and the object is named."""
+def test_different_content_under_the_same_name_is_an_error(project: Project, store: ObjectStore, url: str) -> None:
+    """An existing object of a run is never replaced, and the error names it."""
     log = project.chain()
     (run,) = project.runs()
     store.files().pipe_file(f"{url}/runs/{run.name}/model.pkl", b"another")
@@ -104,7 +104,7 @@ def test_other_content_under_the_same_name_is_an_error(project: Project, store: 
 
 
 def test_store_that_is_down(project: Project, store: ObjectStore, url: str) -> None:
-    """Exit 75, the local results stay, and evaluate alone finishes the publication later."""
+    """If the store is down, the exit code is 75, the local results stay, and evaluate publishes the run later."""
     log = project.chain()
     down = store.environment | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
     failed = project.step("evaluate", log, STORAGE_URL=url, **down)
@@ -119,14 +119,14 @@ def test_store_that_is_down(project: Project, store: ObjectStore, url: str) -> N
 
 @pytest.mark.parametrize("place", ["s3", "file"])
 def test_killed_publication_is_resumed(project: Project, store: ObjectStore, url: str, place: str) -> None:
-    """However often and wherever it is killed, nobody sees half a run, and the next try finishes it."""
+    """However often publishing is killed, readers never see half a run, and the next try finishes it."""
     place = url if place == "s3" else f"file://{project.root}/a store"
     log = project.chain()
     environment = project.environment(STORAGE_URL=place, **store.environment)
     for pause in (0, 0.15, 0.3, 0.45):
-        said = Path(log).read_text(encoding="utf-8").count("publishing to")
+        begun = Path(log).read_text(encoding="utf-8").count("publishing to")
         with subprocess.Popen([sys.executable, project.root / "etl" / "evaluate.py", log], env=environment) as process:
-            wait_until(lambda said=said: Path(log).read_text(encoding="utf-8").count("publishing to") > said)
+            wait_until(lambda begun=begun: Path(log).read_text(encoding="utf-8").count("publishing to") > begun)
             time.sleep(pause)
             process.kill()
         seen = tool(project, "verify", f"{place}/latest.json", **store.environment)
@@ -137,7 +137,7 @@ def test_killed_publication_is_resumed(project: Project, store: ObjectStore, url
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
-    """Wait a minute at most."""
+    """Wait for at most a minute."""
     end = time.monotonic() + 60
     while not happened():
         assert time.monotonic() < end
@@ -145,14 +145,14 @@ def wait_until(happened: Callable[[], bool]) -> None:
 
 
 def test_store_that_goes_down_in_the_middle(project: Project, store: ObjectStore, url: str) -> None:
-    """A large object under way is not there afterwards; evaluate alone, run again, finishes what was begun."""
+    """A store that stops during an upload leaves no partial run; evaluate, run again, finishes the publication."""
     log = project.chain(DATA_URL=large_csv(project, 80))
     (run,) = project.runs()
     environment = project.environment(STORAGE_URL=url, **store.environment)
     command = [sys.executable, str(project.root / "etl" / "evaluate.py"), log]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as publishing:
         wait_until(lambda: "publishing to" in Path(log).read_text(encoding="utf-8"))
-        # Small objects are there, the large ones under way.
+        # The small objects are complete, the large ones being uploaded.
         wait_until(lambda: store.files().exists(f"{url}/runs/{run.name}/evaluation.json"))
         store.kill()
         publishing.communicate(timeout=110)
@@ -171,7 +171,7 @@ def test_store_that_goes_down_in_the_middle(project: Project, store: ObjectStore
 def test_refusal_is_a_wrong_setting_without_a_secret(
     project: Project, store: ObjectStore, url: str, fault: str
 ) -> None:
-    """Exit 78 and one line with the bucket; the keys are nowhere."""
+    """A refusal is exit 78 and one line with the URL; the keys appear nowhere."""
     given = dict(store.environment)
     if fault == "wrong keys":
         given |= {"AWS_ACCESS_KEY_ID": "AKnone", "AWS_SECRET_ACCESS_KEY": ADMIN[1]}
@@ -206,18 +206,18 @@ def test_refusal_is_a_wrong_setting_without_a_secret(
     ],
 )
 def test_url_with_credentials_is_refused(project: Project, wrong: str) -> None:
-    """Before any work, and without showing it."""
+    """A storage URL with credentials is refused before any work and never shown."""
     done = project.step("data_loader", STORAGE_URL=wrong)
 
     assert done.returncode == 78
     assert "STORAGE_URL (set by the environment): expected an URL like s3://bucket/prefix" in done.stderr
-    told = [tool(project, name, wrong) for name in ("verify", "history")] if "://" in wrong else []
-    assert [one.returncode for one in told] == [78] * len(told)
-    assert "Zq7Secret" not in "".join([done.stderr, *(one.stdout + one.stderr for one in told)])
+    refused = [tool(project, name, wrong) for name in ("verify", "history")] if "://" in wrong else []
+    assert [each.returncode for each in refused] == [78] * len(refused)
+    assert "Zq7Secret" not in "".join([done.stderr, *(each.stdout + each.stderr for each in refused)])
 
 
 def test_credentials_in_env_file(project: Project, store: ObjectStore, url: str) -> None:
-    """The cloud's own variables may stand in .env."""
+    """The cloud's own variables may be set in .env."""
     lines = [f"{name}={value}\n" for name, value in (store.environment | {"STORAGE_URL": url}).items()]
     (project.root / ".env").write_text("".join(lines), encoding="utf-8")
     project.chain()
@@ -226,7 +226,7 @@ def test_credentials_in_env_file(project: Project, store: ObjectStore, url: str)
 
 
 def test_reader_always_finds_a_whole_run(project: Project, store: ObjectStore, url: str) -> None:
-    """Whoever follows latest.json while runs are published gets a set that fits, every time."""
+    """A reader who follows latest.json while runs are published always finds a complete and consistent run."""
     project.chain(STORAGE_URL=url, **store.environment)
     done = threading.Event()
     found: list[Completed] = []
@@ -249,7 +249,7 @@ def test_reader_always_finds_a_whole_run(project: Project, store: ObjectStore, u
 
 
 def test_two_runs_at_once(project: Project, store: ObjectStore, url: str) -> None:
-    """Both are whole, and latest.json names the one that was started later, whichever ends last."""
+    """Both runs are complete, and latest.json names the one that started later, whichever ends last."""
     logs = [project.chain() for _ in range(2)]
     environment = project.environment(STORAGE_URL=url, **store.environment)
     publishing = [
@@ -261,7 +261,7 @@ def test_two_runs_at_once(project: Project, store: ObjectStore, url: str) -> Non
         )
         for log in reversed(logs)
     ]
-    assert [one.wait(60) for one in publishing] == [0, 0]
+    assert [process.wait(60) for process in publishing] == [0, 0]
     project.step("evaluate", logs[0], STORAGE_URL=url, **store.environment)
 
     assert json.loads(store.files().cat_file(f"{url}/latest.json"))["run"] == project.runs()[1].name
@@ -271,7 +271,7 @@ def test_two_runs_at_once(project: Project, store: ObjectStore, url: str) -> Non
 
 @pytest.fixture
 def published(project: Project) -> Path:
-    """Publish two runs to a disk, return the place."""
+    """Publish two runs to a disk and return the folder."""
     place = project.root / "a store"
     project.chain(STORAGE_URL=f"file://{place}")
     project.chain(STORAGE_URL=f"file://{place}", DATA_URL=str(project.root / "data" / "wdbc.csv"))
@@ -279,12 +279,12 @@ def published(project: Project) -> Path:
 
 
 def change(path: Path, **values: Any) -> None:
-    """Change values of a JSON file."""
+    """Replace values in a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_bytes()) | values), encoding="utf-8")
 
 
 def record(run: Path, name: str) -> None:
-    """Let the manifest say that a changed file is what it should be."""
+    """Record a changed file in the manifest, as a forger would."""
     from steplib.manifest import sha256
 
     manifest = json.loads((run / "manifest.json").read_bytes())
@@ -294,7 +294,7 @@ def record(run: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", [*sorted(ARTIFACTS), "log", "manifest.json", "latest.json"])
 def test_one_byte_is_enough(project: Project, published: Path, name: str) -> None:
-    """Whatever file is changed, verify.py names it."""
+    """If one byte of any file is changed, verify.py names the file."""
     latest = json.loads((published / "latest.json").read_bytes())
     run = published / "runs" / latest["run"]
     path = published / name if name == "latest.json" else run / (f"log_{run.name}.log" if name == "log" else name)
@@ -309,15 +309,15 @@ def test_one_byte_is_enough(project: Project, published: Path, name: str) -> Non
 
 
 def test_forged_manifest_does_not_help(project: Project, published: Path) -> None:
-    """A metric, a prediction or a model that the manifest vouches for is still found, and named."""
+    """A forged metric, prediction or model is found and named even if the manifest records its hash."""
     run = min((published / "runs").iterdir())
-    kept = shutil.copytree(run, run.parent / "kept")
+    original = shutil.copytree(run, run.parent / "original")
 
     def verified_after(name: str) -> Completed:
         record(run, name)
         done = tool(project, "verify", f"file://{run}")
         shutil.rmtree(run)
-        shutil.copytree(kept, run)
+        shutil.copytree(original, run)
         return done
 
     change(run / "evaluation.json", recall=0.5)
@@ -350,8 +350,8 @@ def test_forged_manifest_does_not_help(project: Project, published: Path) -> Non
 @pytest.mark.parametrize(
     "forged", [{"run": "2001_01_01_00_00_00"}, {"artifacts": {"../../x": {}}}, {"run": 3}, {"steps": 3}]
 )
-def test_manifest_of_something_else_is_named(published: Path, project: Project, forged: dict[str, Any]) -> None:
-    """A manifest that is not this run's, or that no step wrote, is refused."""
+def test_foreign_manifest_is_refused(published: Path, project: Project, forged: dict[str, Any]) -> None:
+    """A manifest of a different run, or one that no step wrote, is refused."""
     run = min((published / "runs").iterdir())
     change(run / "manifest.json", **forged)
     done = tool(project, "verify", f"file://{run}")
@@ -361,8 +361,8 @@ def test_manifest_of_something_else_is_named(published: Path, project: Project, 
 
 
 @pytest.mark.parametrize("field", ["started", "manifest", "metrics"])
-def test_latest_that_says_something_else_is_named(published: Path, project: Project, field: str) -> None:
-    """What a reader may follow is compared."""
+def test_forged_latest_is_refused(published: Path, project: Project, field: str) -> None:
+    """A field of latest.json that differs from the run is named."""
     change(published / "latest.json", **{field: "runs/other"})
     done = tool(project, "verify", f"file://{published}/latest.json")
 
@@ -371,7 +371,7 @@ def test_latest_that_says_something_else_is_named(published: Path, project: Proj
 
 
 def test_wrong_argument_of_verify(project: Project) -> None:
-    """What names no run is told, with the usage's exit code."""
+    """An argument that does not name a run is a usage error."""
     for arguments in ([], ["2026_01_01_00_00_00"], ["/nowhere"], ["a", "b"]):
         done = tool(project, "verify", *arguments)
         assert done.returncode == 64
@@ -381,26 +381,26 @@ def test_wrong_argument_of_verify(project: Project) -> None:
 
 
 def test_history(project: Project, published: Path) -> None:
-    """All runs, here and there, newest first, with how they ended; the page needs nothing else."""
+    """Local and published runs are listed newest first with their outcome, and the page needs no other file."""
     (project.root / "secret.csv").write_text("Zq7patient,M,1\nZq7patient,X,2\n", encoding="utf-8")
     assert project.pipeline(DATA_URL="secret.csv").returncode == 65
-    here = tool(project, "history")
+    local = tool(project, "history")
     page = (project.root / "results" / "history.html").read_text(encoding="utf-8")
-    there = tool(project, "history", f"file://{published}")
+    remote = tool(project, "history", f"file://{published}")
 
-    lines = here.stdout.splitlines()
+    lines = local.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:4]] == [run.name for run in reversed(project.runs())]
     assert lines[1].split()[-4:] == ["transform:", "failed", "with", "65"]
     assert lines[2].split()[-2:] == ["done", "latest"]
     assert re.findall(r"0\.\d{4}|1\.0000", lines[2]) == ["0.9919", "0.9762", "1.0000", "0.9880", "0.9994"]
-    assert len(there.stdout.splitlines()) == 5
+    assert len(remote.stdout.splitlines()) == 5
     assert all(run.name in page for run in project.runs())
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
-    assert "Zq7patient" not in here.stdout + page
+    assert "Zq7patient" not in local.stdout + page
 
 
 def test_documented_reader_and_roll_back(project: Project, published: Path) -> None:
-    """The README's lines load the latest model, and let latest.json name an older run."""
+    """The code in the README loads the latest model and rolls back to an older run."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     reader, roll_back = (code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "s3://" in code)
     older, newer = (run.name for run in project.runs())
@@ -417,7 +417,7 @@ def test_documented_reader_and_roll_back(project: Project, published: Path) -> N
 
 
 def test_memory(project: Project) -> None:
-    """Any other URL that fsspec knows will do; what it does not know is a wrong setting."""
+    """Any URL that fsspec supports works; an unknown protocol is a wrong setting, an unusable place exit 74."""
     log = project.chain(STORAGE_URL="memory://any/where")
 
     assert "published: memory://any/where/runs/" in Path(log).read_text(encoding="utf-8")

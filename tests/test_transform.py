@@ -12,7 +12,7 @@ from steplib.csvfile import check_head
 from steplib.dataset import WDBC_FEATURES, is_test
 from steplib.errors import DataError
 
-# Ids on either side of the split, so that a table of four rows holds both classes on both.
+# Ids on both sides of the split: a table of four rows then has both classes on both sides.
 TEST_IDS = [str(i) for i in range(100) if is_test(str(i))]
 TRAIN_IDS = [str(i) for i in range(100) if not is_test(str(i))]
 HEAD = "id,diagnosis,size,shape\n"
@@ -21,12 +21,12 @@ BODY = f"{TEST_IDS[0]},M,1,2\n{TEST_IDS[1]},B,3,4\n{TRAIN_IDS[0]},M,5,6\n{TRAIN_
 Clean = Callable[[str | bytes], list[list[str]]]
 
 
-# Read row by row or as arrays, in one batch or in many: the same in every way.
+# Row by row or as arrays, in one batch or in many: SMALL_FILE_BYTES and BATCH_BYTES.
 WAYS = [(1 << 20, 1 << 22), (1 << 20, 1), (1 << 20, 40), (0, 1 << 22), (0, 1), (0, 40)]
 
 
 def clean_in_every_way(content: bytes, folder: Path) -> Path:
-    """Clean a file's content in every way, and return the one that came of all."""
+    """Clean a file's content in every way, require the same result of all, and return a cleaned file."""
     raw, found = folder / "raw.csv", {}
     raw.write_bytes(content)
     for small, batch_bytes in WAYS:
@@ -47,7 +47,7 @@ def clean_in_every_way(content: bytes, folder: Path) -> Path:
 
 @pytest.fixture
 def clean(tmp_path: Path) -> Clean:
-    """Return a cleaner of a file's content that gives back the rows of clear_data.csv."""
+    """Return a function that cleans a file's content and returns the rows of clear_data.csv."""
 
     def clean(content: str | bytes) -> list[list[str]]:
         clear = clean_in_every_way(content.encode() if isinstance(content, str) else content, tmp_path)
@@ -58,13 +58,13 @@ def clean(tmp_path: Path) -> Clean:
 
 
 def test_header_and_no_header(clean: Clean) -> None:
-    """A header gives the features their names; without one they are numbered."""
+    """A header names the features; without one, they are numbered."""
     assert clean(HEAD + BODY)[:2] == [["id", "target", "size", "shape"], [TEST_IDS[0], "1", "1.0", "2.0"]]
     assert clean(BODY)[:2] == [["id", "target", "feature_1", "feature_2"], [TEST_IDS[0], "1", "1.0", "2.0"]]
 
 
 def test_uci_layout(clean: Clean) -> None:
-    """Thirty features without a header are those of the WDBC data."""
+    """Thirty features without a header get the names of the WDBC data."""
     rows = clean("\n".join(wdbc_rows()))
 
     assert rows[0] == ["id", "target", *WDBC_FEATURES]
@@ -77,7 +77,7 @@ def test_uci_layout(clean: Clean) -> None:
 
 @pytest.mark.parametrize("end", ["", ","])
 def test_kaggle_layout(clean: Clean, end: str) -> None:
-    """A trailing comma in the header makes no feature, whether the rows have it or not."""
+    """A trailing comma in the header adds no feature, whether or not the rows have one."""
     body = BODY.replace("\n", end + "\n")
 
     assert clean('"id","diagnosis","size","shape",\n' + body)[0] == ["id", "target", "size", "shape"]
@@ -95,25 +95,25 @@ def test_kaggle_layout(clean: Clean, end: str) -> None:
     ],
     ids=["crlf", "bom", "no last line end", "blank lines", "blanks around target", "quoted and signed numbers"],
 )
-def test_same_table_written_otherwise(clean: Clean, content: str | bytes) -> None:
+def test_same_table_in_a_different_notation(clean: Clean, content: str | bytes) -> None:
     """Line ends, a BOM, blank lines, blanks and quotes do not change the table."""
     assert clean(content) == clean(HEAD + BODY)
 
 
 @pytest.mark.parametrize("text", ["", "NA", "NaN", "null", "?", " NA ", "nan"])
 def test_missing_value_stays_missing(clean: Clean, text: str) -> None:
-    """Every way to say missing ends as an empty field."""
+    """Every notation of a missing value becomes an empty field."""
     assert clean(HEAD + BODY.replace(",5,", f",{text},"))[3] == [TRAIN_IDS[0], "1", "", "6.0"]
 
 
 @pytest.mark.parametrize("number", ["0.1", "1e-310", "5e-324", "1.7976931348623157e308", "-0.0", "123456789.123456789"])
 def test_number_reads_back_to_the_same_float(clean: Clean, number: str) -> None:
-    """What is written is the very same float, also at the ends of the range."""
+    """Every float is written exactly, also at the ends of the range."""
     assert float(clean(HEAD + BODY.replace(",5,", f",{number},"))[3][2]).hex() == float(number).hex()
 
 
 def test_id_is_text(clean: Clean) -> None:
-    """An id keeps its zeros, commas, quotes, line ends and words."""
+    """An id keeps its leading zeros, commas, quotes and line ends, and is never taken for a missing value."""
     ids = ["007", 'a,"b"', "NA", "line\nend"]
     extra = "".join('"' + i.replace('"', '""') + '",B,1,1\n' for i in ids)
 
@@ -121,26 +121,26 @@ def test_id_is_text(clean: Clean) -> None:
 
 
 @pytest.mark.parametrize("first", ["PAR1", "BZh9", "a|b|c"])
-def test_beginning_that_only_looks_like_another_format(first: str) -> None:
-    """An id or a name may begin as other formats do."""
+def test_beginning_that_only_looks_like_a_different_format(first: str) -> None:
+    """An id or a name may begin like a file of a different format."""
     check_head(f"{first},M,1,2\n".encode())
     check_head(f'"record\nid",diagnosis,"{first}|b;c;d;e",shape\n'.encode())
 
 
 def test_duplicates_and_empty_features_are_left_out(clean: Clean) -> None:
-    """A row that stands twice is written once; a feature without any value is not written."""
+    """A repeated row is written once; a feature without any value is omitted."""
     body = "".join(f"{line},?\n" for line in BODY.splitlines())
 
     assert clean("id,diagnosis,size,shape,none\n" + body + body) == clean(HEAD + BODY)
 
 
-def test_rows_of_one_id_with_other_values_stay(clean: Clean) -> None:
-    """A second measurement of a record is no duplicate."""
+def test_rows_of_one_id_with_different_values_stay(clean: Clean) -> None:
+    """A second measurement of a record is not a duplicate."""
     assert len(clean(HEAD + BODY + f"{TEST_IDS[0]},M,1,2.5\n")) == 6
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
         (
             HEAD + BODY + "9,X,1,2\n",
@@ -186,18 +186,18 @@ def test_rows_of_one_id_with_other_values_stay(clean: Clean) -> None:
         (HEAD + BODY + "9,B,1,2\0\n", "line 6: expected text, found a zero byte"),
     ],
 )
-def test_refusal_names_the_place_and_no_value(clean: Clean, content: str | bytes, told: str) -> None:
-    """Whatever is refused is named by line and column; the value itself never shows."""
+def test_refusal_names_the_place_and_no_value(clean: Clean, content: str | bytes, reason: str) -> None:
+    """A refusal says what is wrong and where, in one line, and never shows the value."""
     with pytest.raises(DataError) as refused:
         clean(content)
 
-    assert told in str(refused.value)
+    assert reason in str(refused.value)
     assert "SECRET" not in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_at_most_ten_places_are_told(clean: Clean) -> None:
-    """A file full of faults gives the first ten."""
+def test_at_most_ten_places_are_named(clean: Clean) -> None:
+    """The error about a file full of faults names the first ten."""
     with pytest.raises(DataError) as refused:
         clean(HEAD + "1,X,1,2\n" * 1000)
 
@@ -205,7 +205,7 @@ def test_at_most_ten_places_are_told(clean: Clean) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "told"),
+    ("head", "kind"),
     [
         (b"", "an empty file"),
         (b"\xef\xbb\xbf \r\n", "an empty file"),
@@ -223,9 +223,9 @@ def test_at_most_ten_places_are_told(clean: Clean) -> None:
         (b"1," * (1 << 20), "a first line of more than a mebibyte"),
     ],
 )
-def test_what_is_no_csv_is_told_by_its_beginning(head: bytes, told: str) -> None:
-    """Anything but comma-separated UTF-8 text is refused by its kind."""
+def test_other_formats_are_recognised_by_their_beginning(head: bytes, kind: str) -> None:
+    """A file that is not comma-separated UTF-8 text is refused, and the error names what it is."""
     with pytest.raises(DataError, match="not a CSV") as refused:
         check_head(head)
 
-    assert told in str(refused.value)
+    assert kind in str(refused.value)
