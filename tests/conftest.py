@@ -1,11 +1,12 @@
-"""A copy of the project for each test that runs it, and ways to run its steps as a user does."""
+"""Copies of the project and ways to run its steps as a user does."""
 
+import compileall
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +17,16 @@ ROOT = Path(__file__).parents[1]
 STEPS = ("data_loader", "transform", "train", "evaluate")
 
 Completed = subprocess.CompletedProcess[str]
+RunUpTo = Callable[[str], str]
 
 
 class Project(NamedTuple):
-    """A copy of the project in a folder of its own."""
+    """A copy of the project in its own folder."""
 
     root: Path
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """Return what a fresh shell has, and the settings."""
+        """Return the environment of a fresh shell plus the settings."""
         clean = {"PATH": os.environ["PATH"], "HOME": str(self.root), "LANG": "C.UTF-8", "NO_PROXY": "127.0.0.1"}
         return clean | {"ETL_PYTHON": sys.executable} | settings
 
@@ -52,15 +54,19 @@ class Project(NamedTuple):
 
     def chain(self, **settings: str) -> str:
         """Run the four steps, which must succeed; return the log's path."""
+        return self.run_steps(STEPS, **settings)
+
+    def run_steps(self, names: Sequence[str], **settings: str) -> str:
+        """Run the first steps of a new run, which must succeed; return the log's path, or '' without a step."""
         log = ""
-        for name in STEPS:
+        for name in names:
             done = self.step(name, *([log] if log else []), **settings)
             assert done.returncode == 0, done.stderr
             log = done.stdout.strip()
         return log
 
     def artifacts(self) -> dict[str, bytes]:
-        """Return the content of what results/ shows."""
+        """Return the content of the files that results/ shows, by their names."""
         results = self.root / "results"
         return {path.name: path.read_bytes() for path in results.iterdir() if path.is_file() and path.name[0] != "."}
 
@@ -70,36 +76,81 @@ class Project(NamedTuple):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the pictures of the README be made anew."""
-    parser.addoption("--pictures", action="store_true", help="write what the browser shows to images/")
+    """Add the option that renews the README's pictures."""
+    parser.addoption("--pictures", action="store_true", help="write the browser's screenshots to images/")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let hypothesis keep its files in a folder that goes with the tests."""
+    """Keep hypothesis's files in a folder that is removed after the tests."""
     home = tempfile.TemporaryDirectory()
     config.add_cleanup(home.cleanup)
     set_hypothesis_home_dir(home.name)
 
 
-def copy_project(root: Path) -> Project:
-    """Copy the project to a folder that is not there yet."""
+def copy_project(root: Path, source: Path = ROOT) -> Project:
+    """Copy the project, or a copy of it, to a new folder."""
+    caches = shutil.ignore_patterns("__pycache__") if source == ROOT else None
     for part in ("dags", "etl", "data"):
-        shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(source / part, root / part, ignore=caches)
     for part in (".airflowignore", "run_airflow.sh", "run_pipeline.sh", "requirements-etl.txt", "requirements.txt"):
-        shutil.copy(ROOT / part, root / part)
+        shutil.copy(source / part, root / part)
     return Project(root)
 
 
+@pytest.fixture(scope="session")
+def compiled_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the project with compiled modules, which saves each test's copy from compiling them."""
+    root = tmp_path_factory.mktemp("compiled") / "project"
+    copy_project(root)
+    assert compileall.compile_dir(root / "etl", quiet=1)
+    return root
+
+
 @pytest.fixture
-def make_project(tmp_path: Path) -> Callable[[str], Project]:
-    """Return a maker of copies of the project."""
-    return lambda name: copy_project(tmp_path / name)
+def make_project(tmp_path: Path, compiled_project: Path) -> Callable[[str], Project]:
+    """Return a function that copies the project to a named folder."""
+    return lambda name: copy_project(tmp_path / name, compiled_project)
 
 
 @pytest.fixture
 def project(make_project: Callable[[str], Project]) -> Project:
     """Return a copy of the project in a folder with blanks and Cyrillic letters in its name."""
     return make_project("мой проект 1")
+
+
+@pytest.fixture(scope="session")
+def runs_by_step(tmp_path_factory: pytest.TempPathFactory, compiled_project: Path) -> dict[str, Path]:
+    """Run the four steps once; return, for each step, a folder with results/ and logs/ as that step left them."""
+    folder = tmp_path_factory.mktemp("runs")
+    project = copy_project(folder / "project", compiled_project)
+    log = ""
+    for name in STEPS:
+        done = project.step(name, *([log] if log else []))
+        assert done.returncode == 0, done.stderr
+        log = done.stdout.strip()
+        copy_runs(project.root, folder / name)
+    return {name: folder / name for name in STEPS}
+
+
+def copy_runs(source: Path, target: Path) -> None:
+    """Copy results/ and logs/."""
+    for part in ("results", "logs"):
+        shutil.copytree(source / part, target / part, symlinks=True)
+
+
+@pytest.fixture
+def run_up_to(project: Project, runs_by_step: dict[str, Path]) -> RunUpTo:
+    """Return a function that gives the project a run on the embedded data up to a step, and returns the log's path.
+
+    The steps have run in a different copy of the project, once for all tests: running them takes seconds.
+    """
+
+    def copy(last_step: str) -> str:
+        copy_runs(runs_by_step[last_step], project.root)
+        (log,) = (project.root / "logs").iterdir()
+        return str(log)
+
+    return copy
 
 
 def wdbc_rows() -> list[str]:
@@ -109,7 +160,7 @@ def wdbc_rows() -> list[str]:
 
 @pytest.fixture
 def write_csv(tmp_path: Path) -> Callable[[str | bytes], str]:
-    """Return a writer of source files that gives back the path."""
+    """Return a function that writes a source file and returns its path."""
 
     def write(content: str | bytes) -> str:
         path = tmp_path / "source.csv"

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import STEPS, Project, wdbc_rows
+from conftest import STEPS, Project, RunUpTo, wdbc_rows
 
 ARTIFACT_OF = {
     "data_loader": "raw_data.csv",
@@ -45,9 +45,9 @@ def test_eight_runs_at_once(project: Project) -> None:
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_kill_in_the_middle_of_a_step(project: Project, name: str) -> None:
+def test_kill_in_the_middle_of_a_step(project: Project, run_up_to: RunUpTo, name: str) -> None:
     """A kill -9 leaves only whole files, old or new; the step can be repeated, and new runs succeed."""
-    project.chain()
+    run_up_to("evaluate")
     old, before = project.runs()[0], project.artifacts()
     (project.root / "other.csv").write_text("\n".join(wdbc_rows()[:300]) + "\n", encoding="utf-8")
     whole = {artifact: {content} for artifact, content in before.items()}
@@ -62,9 +62,7 @@ def test_kill_in_the_middle_of_a_step(project: Project, name: str) -> None:
             )
     subprocess.run(["ln", "-sfn", f"runs/{old.name}", project.root / "results" / "latest"], check=True)
 
-    log = ""
-    for earlier in STEPS[: STEPS.index(name)]:
-        log = project.step(earlier, *([log] if log else []), DATA_URL="other.csv").stdout.strip()
+    log = project.run_steps(STEPS[: STEPS.index(name)], DATA_URL="other.csv")
     script = [sys.executable, str(project.root / "etl" / f"{name}.py"), *([log] if log else [])]
     delays = random.Random(name)
     for _ in range(4):
@@ -87,11 +85,9 @@ def test_kill_in_the_middle_of_a_step(project: Project, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["transform", "train"])
-def test_scratch_of_a_killed_step_is_removed(project: Project, name: str) -> None:
+def test_scratch_of_a_killed_step_is_removed(project: Project, run_up_to: RunUpTo, name: str) -> None:
     """The scratch files of a killed step are removed by the next step of any run."""
-    log = ""
-    for earlier in STEPS[: STEPS.index(name)]:
-        log = project.step(earlier, *([log] if log else [])).stdout.strip()
+    log = run_up_to(STEPS[STEPS.index(name) - 1])
     folder = project.runs()[0]
     script = [sys.executable, str(project.root / "etl" / f"{name}.py"), log]
     with subprocess.Popen(script, env=project.environment(BATCH_BYTES="1"), stderr=subprocess.DEVNULL) as process:
@@ -104,10 +100,9 @@ def test_scratch_of_a_killed_step_is_removed(project: Project, name: str) -> Non
     assert not list(folder.glob(".scratch_*"))
 
 
-def test_stopped_step_is_logged(project: Project) -> None:
+def test_stopped_step_is_logged(project: Project, run_up_to: RunUpTo) -> None:
     """SIGTERM ends a step with 143, a line in the log and no partial file."""
-    log = project.step("data_loader").stdout.strip()
-    project.step("transform", log)
+    log = run_up_to("transform")
     process = subprocess.Popen(
         [sys.executable, str(project.root / "etl" / "train.py"), log],
         env=project.environment(),
@@ -127,9 +122,9 @@ def test_stopped_step_is_logged(project: Project) -> None:
     assert json.loads((project.runs()[0] / "manifest.json").read_bytes())["steps"]["train"]["exit_code"] == 143
 
 
-def test_second_process_in_one_run_is_kept_out(project: Project) -> None:
+def test_second_process_in_one_run_is_kept_out(project: Project, run_up_to: RunUpTo) -> None:
     """A second process on the same run exits with 75, and succeeds later."""
-    log = project.step("data_loader").stdout.strip()
+    log = run_up_to("data_loader")
     hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", hold, str(project.runs()[0] / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -156,9 +151,9 @@ def test_repeated_load_step_stays_in_its_run(project: Project) -> None:
     assert len(project.runs()) == 2
 
 
-def test_results_show_the_newest_finished_output(project: Project) -> None:
+def test_results_show_the_newest_finished_output(project: Project, run_up_to: RunUpTo) -> None:
     """results/ shows the newest output of each step, also of an unfinished run, and never returns to an older run."""
-    old = project.chain()
+    old = run_up_to("evaluate")
     (project.root / "other.csv").write_text("\n".join(wdbc_rows()[:300]), encoding="utf-8")
     new = project.step("data_loader", DATA_URL="other.csv").stdout.strip()
     project.step("transform", new)
@@ -176,11 +171,9 @@ def test_results_show_the_newest_finished_output(project: Project) -> None:
     assert {shown_run(project, name) for name in (*project.artifacts(), "latest")} == {newer}
 
 
-def test_other_content_of_a_repeated_step_undoes_the_later_ones(project: Project) -> None:
+def test_other_content_of_a_repeated_step_undoes_the_later_ones(project: Project, run_up_to: RunUpTo) -> None:
     """If the source has changed, repeating the load step undoes the later steps of an unfinished run."""
-    log = project.step("data_loader").stdout.strip()
-    for name in STEPS[1:3]:
-        project.step(name, log)
+    log = run_up_to("train")
     manifest = project.runs()[0] / "manifest.json"
     assert project.step("data_loader", log).returncode == 0
     assert list(json.loads(manifest.read_bytes())["steps"]) == list(STEPS[:3])
@@ -238,10 +231,10 @@ def test_keep_one_run(project: Project) -> None:
     assert len(project.artifacts()) == 5
 
 
-def test_foreign_files_beside_the_runs_stay(project: Project) -> None:
+def test_foreign_files_beside_the_runs_stay(project: Project, run_up_to: RunUpTo) -> None:
     """A user's files and folders beside the runs stay, and neither they nor damaged manifests stop a run."""
     runs = project.root / "results" / "runs"
-    project.chain()
+    run_up_to("evaluate")
     shutil.copytree(project.runs()[0], runs / "model of the paper")
     (runs / "notes.txt").write_text("mine", encoding="utf-8")
     (project.root / "results" / "loop").symlink_to("loop")
@@ -268,13 +261,11 @@ def test_results_and_logs_may_be_links(project: Project, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("blocks", [1, 4])
-def test_refused_write(project: Project, name: str, blocks: int) -> None:
+def test_refused_write(project: Project, run_up_to: RunUpTo, name: str, blocks: int) -> None:
     """A write that the system refuses is exit 74 and one line, and earlier results stay unchanged."""
-    project.chain()
+    run_up_to("evaluate")
     before = project.artifacts()
-    log = ""
-    for earlier in STEPS[: STEPS.index(name)]:
-        log = project.step(earlier, *([log] if log else [])).stdout.strip()
+    log = project.run_steps(STEPS[: STEPS.index(name)])
     script = f'ulimit -f {blocks}; exec "$ETL_PYTHON" "{project.root}/etl/{name}.py" {log and chr(34) + log + chr(34)}'
     done = project.run(["sh", "-c", script])
 

@@ -11,7 +11,7 @@ import joblib
 import pandas as pd
 import pytest
 import sklearn
-from conftest import STEPS, Project, wdbc_rows
+from conftest import STEPS, Project, RunUpTo, wdbc_rows
 from sklearn import metrics
 
 LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\]\[(INFO|WARNING|ERROR)\]\[(\w+)\]: \[([A-Z_]+)\]: .+")
@@ -53,9 +53,9 @@ def test_chain_on_embedded_data(project: Project, tmp_path: Path) -> None:
     assert (model.predict(held_out.drop(columns=["id", "target"])) == y_pred).all()
 
 
-def test_model_loads_with_scikit_learn_alone(project: Project, tmp_path: Path) -> None:
+def test_model_loads_with_scikit_learn_alone(project: Project, run_up_to: RunUpTo, tmp_path: Path) -> None:
     """The model loads without any module of this project."""
-    project.chain()
+    run_up_to("evaluate")
     shutil.copy(project.root / "results" / "model.pkl", tmp_path / "model.pkl")
     code = "import joblib, sys; joblib.load('model.pkl'); sys.exit('steplib' in sys.modules)"
     done = project.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path)
@@ -74,9 +74,9 @@ def test_same_input_gives_same_bytes(project: Project) -> None:
     assert set(first) == {"raw_data.csv", "clear_data.csv", "model.pkl", "evaluation.json", "predictions.csv"}
 
 
-def test_manifest_records_the_origin_of_the_results(project: Project) -> None:
+def test_manifest_records_the_origin_of_the_results(project: Project, run_up_to: RunUpTo) -> None:
     """The manifest names the source, the settings and versions, and the hash, size and rows of each artifact."""
-    project.chain()
+    run_up_to("evaluate")
     folder = project.root / "results" / "latest"
     manifest = json.loads((folder / "manifest.json").read_bytes())
 
@@ -92,7 +92,7 @@ def test_manifest_records_the_origin_of_the_results(project: Project) -> None:
         assert re.fullmatch("[0-9a-f]{64}", record["sha256"])
 
 
-def test_path_is_the_last_line_of_stdout_and_stderr_merged(project: Project) -> None:
+def test_path_is_the_last_line_of_stdout_and_stderr_merged(project: Project, run_up_to: RunUpTo) -> None:
     """A library that prints late, to either stream, never prints after the path, and never to stdout."""
     noise = project.root / "noise"
     noise.mkdir()
@@ -104,7 +104,7 @@ def test_path_is_the_last_line_of_stdout_and_stderr_merged(project: Project) -> 
         "csv.writer = lambda *a, **k: (print('early'), os.system('echo deep'), real(*a, **k))[2]\n",
         encoding="utf-8",
     )
-    log = project.step("data_loader").stdout.strip()
+    log = run_up_to("data_loader")
     script = f'"{sys.executable}" "{project.root}/etl/transform.py" "{log}"'
     merged = project.run(["sh", "-c", f"{script} 2>&1"], PYTHONPATH=str(noise))
     alone = project.run(["sh", "-c", f"{script} 2>/dev/null"], PYTHONPATH=str(noise))
@@ -176,9 +176,9 @@ def test_step_before_its_turn(project: Project, name: str) -> None:
     assert "in this order" in done.stderr
 
 
-def test_log_named_by_a_different_path(project: Project) -> None:
+def test_log_named_by_a_different_path(project: Project, run_up_to: RunUpTo) -> None:
     """A relative path, or a path through a link to the project, names the same log."""
-    log = project.step("data_loader").stdout.strip()
+    log = run_up_to("data_loader")
     link = project.root.parent / "linked"
     link.symlink_to(project.root)
     relative = project.run([sys.executable, "etl/transform.py", f"logs/{Path(log).name}"])
@@ -253,9 +253,9 @@ def test_source_is_logged_by_one_name(project: Project) -> None:
     assert f"source: {outside}, " in other.stderr
 
 
-def test_bad_data_stops_without_a_value(project: Project, write_csv: WriteCsv) -> None:
+def test_bad_data_stops_without_a_value(project: Project, run_up_to: RunUpTo, write_csv: WriteCsv) -> None:
     """Bad data is exit 65 with the literal text in the log, and no output contains a cell's content."""
-    project.chain()
+    run_up_to("evaluate")
     before = project.artifacts()
     source = write_csv("\n".join([*wdbc_rows(), f"570,{SECRET},{'1,' * 28}{SECRET},1"]))
     log = project.step("data_loader", DATA_URL=source).stdout.strip()
@@ -270,9 +270,9 @@ def test_bad_data_stops_without_a_value(project: Project, write_csv: WriteCsv) -
     assert (project.root / "results" / "latest").resolve() == project.runs()[0]
 
 
-def test_tampered_artifact_is_refused(project: Project) -> None:
+def test_tampered_artifact_is_refused(project: Project, run_up_to: RunUpTo) -> None:
     """A model, table or manifest that was changed or removed is refused before it is used."""
-    log = project.chain()
+    log = run_up_to("evaluate")
     folder = project.runs()[0]
     (folder / "model.pkl").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
     done = project.step("evaluate", log)
@@ -315,10 +315,9 @@ def failing_fit(error: str) -> str:
     return f"def patch(c):\n    def fit(*a, **k):\n        {error}\n    c.fit = fit\n"
 
 
-def test_out_of_memory_in_training(project: Project) -> None:
+def test_out_of_memory_in_training(project: Project, run_up_to: RunUpTo) -> None:
     """MemoryError during training is logged and ends with 71."""
-    log = project.step("data_loader").stdout.strip()
-    project.step("transform", log)
+    log = run_up_to("transform")
     done = project.step("train", log, PYTHONPATH=patched(project, failing_fit("raise MemoryError")))
 
     assert done.returncode == 71
@@ -329,11 +328,9 @@ def test_out_of_memory_in_training(project: Project) -> None:
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
 @pytest.mark.parametrize("kilobytes", [60_000, 100_000, 200_000, 350_000, 450_000])
-def test_address_space_that_is_too_small(project: Project, name: str, kilobytes: int) -> None:
+def test_address_space_that_is_too_small(project: Project, run_up_to: RunUpTo, name: str, kilobytes: int) -> None:
     """Under a memory limit a step ends with 71 and one line; it neither hangs nor crashes in a library."""
-    log = ""
-    for earlier in STEPS[: STEPS.index(name)]:
-        log = project.step(earlier, *([log] if log else [])).stdout.strip()
+    log = run_up_to(STEPS[STEPS.index(name) - 1])
     script = f'ulimit -v {kilobytes}; exec "$ETL_PYTHON" "{project.root}/etl/{name}.py" "{log}"'
     done = project.run(["sh", "-c", script])
 
@@ -346,9 +343,7 @@ def test_address_space_that_is_too_small(project: Project, name: str, kilobytes:
 def test_batches_where_memory_is_limited(project: Project, write_csv: WriteCsv, name: str) -> None:
     """With little address space a step gives the same result; with less, it ends with 71 and leaves no partial file."""
     source = write_csv("".join(f"{i}-{line}\n" for i in range(20) for line in wdbc_rows()))
-    log = ""
-    for earlier in STEPS[: STEPS.index(name)]:
-        log = project.step(earlier, *([log] if log else []), DATA_URL=source).stdout.strip()
+    log = project.run_steps(STEPS[: STEPS.index(name)], DATA_URL=source)
     command = f'exec "$ETL_PYTHON" "{project.root}/etl/{name}.py" "{log}"'
     for kilobytes, code in ((100_000, 71), (300_000, 71), (600_000, 0)):
         done = project.run(["sh", "-c", f"ulimit -v {kilobytes}; {command}"], BATCH_BYTES="100000", WORKERS="2")
@@ -359,10 +354,9 @@ def test_batches_where_memory_is_limited(project: Project, write_csv: WriteCsv, 
     assert project.artifacts() == limited
 
 
-def test_singular_fit_continues(project: Project) -> None:
+def test_singular_fit_continues(project: Project, run_up_to: RunUpTo) -> None:
     """LinAlgError is a warning in the log; the DummyClassifier is evaluated and named in evaluation.json."""
-    log = project.step("data_loader").stdout.strip()
-    project.step("transform", log)
+    log = run_up_to("transform")
     singular = failing_fit("import numpy; raise numpy.linalg.LinAlgError('x')")
     assert project.step("train", log, PYTHONPATH=patched(project, singular)).returncode == 0
     assert project.step("evaluate", log).returncode == 0
@@ -373,10 +367,9 @@ def test_singular_fit_continues(project: Project) -> None:
     assert evaluation["accuracy"] == evaluation["baseline_accuracy"]
 
 
-def test_defect_is_reported_without_its_message(project: Project) -> None:
+def test_defect_is_reported_without_its_message(project: Project, run_up_to: RunUpTo) -> None:
     """An unexpected error is exit 70: one line on stderr, its traceback in the log, its message not on stderr."""
-    log = project.step("data_loader").stdout.strip()
-    project.step("transform", log)
+    log = run_up_to("transform")
     done = project.step("train", log, PYTHONPATH=patched(project, failing_fit(f"raise ValueError('{SECRET}')")))
 
     assert done.returncode == 70
@@ -390,9 +383,9 @@ def test_defect_is_reported_without_its_message(project: Project) -> None:
     assert SECRET not in done.stderr
 
 
-def test_step_after_one_that_failed(project: Project) -> None:
+def test_step_after_one_that_failed(project: Project, run_up_to: RunUpTo) -> None:
     """If a repeated step fails, the next step is refused until the repetition succeeds."""
-    log = project.chain()
+    log = run_up_to("evaluate")
     before = project.artifacts()
     assert project.step("train", log, PYTHONPATH=patched(project, failing_fit("raise MemoryError"))).returncode == 71
     assert project.step("evaluate", log).returncode == 64
@@ -402,10 +395,9 @@ def test_step_after_one_that_failed(project: Project) -> None:
     assert project.artifacts() == before
 
 
-def test_missing_package(project: Project) -> None:
+def test_missing_package(project: Project, run_up_to: RunUpTo) -> None:
     """An interpreter without the packages is a wrong setting, and the error names a package."""
-    log = project.step("data_loader").stdout.strip()
-    project.step("transform", log)
+    log = run_up_to("transform")
     done = project.run([sys.executable, "-S", str(project.root / "etl" / "train.py"), log])
 
     assert done.returncode == 78

@@ -1,5 +1,6 @@
 """Publishing to a real object store and to disks, verifying published runs, and their history."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -8,12 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import joblib
 import pytest
-from conftest import ROOT, Completed, Project, wdbc_rows
+from conftest import ROOT, STEPS, Completed, Project, RunUpTo, copy_project, copy_runs, wdbc_rows
 from object_store import ADMIN, READER, ObjectStore, store
 
 __all__ = ["store"]
@@ -78,9 +80,10 @@ def written_at(store: ObjectStore, folder: str) -> dict[str, Any]:
     return {found["name"]: found["LastModified"] for found in store.files().ls(folder, detail=True)}
 
 
-def test_evaluating_again_publishes_nothing(project: Project, store: ObjectStore, url: str) -> None:
+def test_evaluating_again_publishes_nothing(project: Project, run_up_to: RunUpTo, store: ObjectStore, url: str) -> None:
     """Evaluating a published run again changes none of its objects."""
-    log = project.chain(STORAGE_URL=url, **store.environment)
+    log = run_up_to("evaluate")
+    assert project.step("evaluate", log, STORAGE_URL=url, **store.environment).returncode == 0
     (run,) = project.runs()
     before = written_at(store, f"{url}/runs/{run.name}")
     time.sleep(1.1)
@@ -90,9 +93,11 @@ def test_evaluating_again_publishes_nothing(project: Project, store: ObjectStore
     assert written_at(store, f"{url}/runs/{run.name}") == before
 
 
-def test_different_content_under_the_same_name_is_an_error(project: Project, store: ObjectStore, url: str) -> None:
+def test_different_content_under_the_same_name_is_an_error(
+    project: Project, run_up_to: RunUpTo, store: ObjectStore, url: str
+) -> None:
     """An existing object of a run is never replaced, and the error names it."""
-    log = project.chain()
+    log = run_up_to("evaluate")
     (run,) = project.runs()
     store.files().pipe_file(f"{url}/runs/{run.name}/model.pkl", b"another")
     done = project.step("evaluate", log, STORAGE_URL=url, **store.environment)
@@ -103,9 +108,9 @@ def test_different_content_under_the_same_name_is_an_error(project: Project, sto
     assert not store.files().exists(f"{url}/latest.json")
 
 
-def test_store_that_is_down(project: Project, store: ObjectStore, url: str) -> None:
+def test_store_that_is_down(project: Project, run_up_to: RunUpTo, store: ObjectStore, url: str) -> None:
     """If the store is down, the exit code is 75, the local results stay, and evaluate publishes the run later."""
-    log = project.chain()
+    log = run_up_to("evaluate")
     down = store.environment | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
     failed = project.step("evaluate", log, STORAGE_URL=url, **down)
 
@@ -118,10 +123,12 @@ def test_store_that_is_down(project: Project, store: ObjectStore, url: str) -> N
 
 
 @pytest.mark.parametrize("place", ["s3", "file"])
-def test_killed_publication_is_resumed(project: Project, store: ObjectStore, url: str, place: str) -> None:
+def test_killed_publication_is_resumed(
+    project: Project, run_up_to: RunUpTo, store: ObjectStore, url: str, place: str
+) -> None:
     """However often publishing is killed, readers never see half a run, and the next try finishes it."""
     place = url if place == "s3" else f"file://{project.root}/a store"
-    log = project.chain()
+    log = run_up_to("evaluate")
     environment = project.environment(STORAGE_URL=place, **store.environment)
     for pause in (0, 0.15, 0.3, 0.45):
         begun = Path(log).read_text(encoding="utf-8").count("publishing to")
@@ -169,7 +176,7 @@ def test_store_that_goes_down_in_the_middle(project: Project, store: ObjectStore
     "fault", ["wrong keys", "wrong secret", "no right to write", "no keys", "no bucket", "bad endpoint"]
 )
 def test_refusal_is_a_wrong_setting_without_a_secret(
-    project: Project, store: ObjectStore, url: str, fault: str
+    project: Project, run_up_to: RunUpTo, store: ObjectStore, url: str, fault: str
 ) -> None:
     """A refusal is exit 78 and one line with the URL; the keys appear nowhere."""
     given = dict(store.environment)
@@ -184,7 +191,7 @@ def test_refusal_is_a_wrong_setting_without_a_secret(
     if fault == "no keys":
         del given["AWS_ACCESS_KEY_ID"], given["AWS_SECRET_ACCESS_KEY"]
     place = url.replace("bucket", "nobucket") if fault == "no bucket" else url
-    log = project.chain()
+    log = run_up_to("evaluate")
     done = project.step("evaluate", log, STORAGE_URL=place, **given)
 
     assert done.returncode == 78, done.stderr
@@ -225,32 +232,48 @@ def test_credentials_in_env_file(project: Project, store: ObjectStore, url: str)
     assert is_verified(tool(project, "verify", f"{url}/latest.json"))
 
 
-def test_reader_always_finds_a_whole_run(project: Project, store: ObjectStore, url: str) -> None:
+def test_reader_always_finds_a_whole_run(project: Project, run_up_to: RunUpTo, store: ObjectStore, url: str) -> None:
     """A reader who follows latest.json while runs are published always finds a complete and consistent run."""
-    project.chain(STORAGE_URL=url, **store.environment)
+    first = run_up_to("evaluate")
+    logs = [project.run_steps(STEPS[:3]) for _ in range(10)]
+    published = [project.step("evaluate", first, STORAGE_URL=url, **store.environment)]
     done = threading.Event()
-    found: list[Completed] = []
+    found: list[str] = []
 
     def read() -> None:
+        files = store.files()
         while not done.is_set():
-            found.append(tool(project, "verify", f"{url}/latest.json", **store.environment))
+            found.append(read_latest(files, url))
 
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        for _ in range(10):
-            project.chain(STORAGE_URL=url, **store.environment)
-    finally:
-        done.set()
-        reader.join()
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read)
+        try:
+            published += [project.step("evaluate", log, STORAGE_URL=url, **store.environment) for log in logs]
+        finally:
+            done.set()
+    reader.result()
 
-    assert len(found) >= 10
-    assert [one.stderr for one in found if one.returncode != 0] == []
+    assert [step.returncode for step in published] == [0] * 11
+    assert len(set(found)) >= 10
+    assert len(found) >= 100
+    assert is_verified(tool(project, "verify", f"{url}/latest.json", **store.environment))
 
 
-def test_two_runs_at_once(project: Project, store: ObjectStore, url: str) -> None:
+def read_latest(files: Any, url: str) -> str:
+    """Follow latest.json to a run, compare every object with its recorded hash, and return the run's name."""
+    latest = json.loads(files.cat_file(f"{url}/latest.json"))
+    content = files.cat_file(f"{url}/{latest['manifest']}")
+    assert hashlib.sha256(content).hexdigest() == latest["manifest_sha256"]
+    artifacts = json.loads(content)["artifacts"]
+    assert set(artifacts) > ARTIFACTS
+    for name, recorded in artifacts.items():
+        assert hashlib.sha256(files.cat_file(f"{url}/runs/{latest['run']}/{name}")).hexdigest() == recorded["sha256"]
+    return str(latest["run"])
+
+
+def test_two_runs_at_once(project: Project, run_up_to: RunUpTo, store: ObjectStore, url: str) -> None:
     """Both runs are complete, and latest.json names the one that started later, whichever ends last."""
-    logs = [project.chain() for _ in range(2)]
+    logs = [run_up_to("evaluate"), project.chain()]
     environment = project.environment(STORAGE_URL=url, **store.environment)
     publishing = [
         subprocess.Popen(
@@ -269,13 +292,21 @@ def test_two_runs_at_once(project: Project, store: ObjectStore, url: str) -> Non
         assert is_verified(tool(project, "verify", f"{url}/runs/{run.name}", **store.environment))
 
 
+@pytest.fixture(scope="module")
+def project_with_published_runs(tmp_path_factory: pytest.TempPathFactory, compiled_project: Path) -> Project:
+    """Publish two runs to a folder of a project that serves as a model for others."""
+    project = copy_project(tmp_path_factory.mktemp("published") / "project", compiled_project)
+    place = f"file://{project.root}/a store"
+    project.chain(STORAGE_URL=place)
+    project.chain(STORAGE_URL=place, DATA_URL=str(project.root / "data" / "wdbc.csv"))
+    return project
+
+
 @pytest.fixture
-def published(project: Project) -> Path:
-    """Publish two runs to a disk and return the folder."""
-    place = project.root / "a store"
-    project.chain(STORAGE_URL=f"file://{place}")
-    project.chain(STORAGE_URL=f"file://{place}", DATA_URL=str(project.root / "data" / "wdbc.csv"))
-    return place
+def published(project: Project, project_with_published_runs: Project) -> Path:
+    """Give the project two runs that are published to a folder, and return the folder."""
+    copy_runs(project_with_published_runs.root, project.root)
+    return shutil.copytree(project_with_published_runs.root / "a store", project.root / "a store")
 
 
 def change(path: Path, **values: Any) -> None:
