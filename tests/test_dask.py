@@ -1,5 +1,6 @@
 """The steps on a Dask cluster: a scheduler and two workers, each a process in its own folder."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Project
+from conftest import Project, RunUpTo
 
 
 def start(stack: ExitStack, folder: Path, name: str, *arguments: str) -> subprocess.Popen[str]:
@@ -17,7 +18,13 @@ def start(stack: ExitStack, folder: Path, name: str, *arguments: str) -> subproc
     folder.mkdir()
     command = [sys.executable, "-m", f"distributed.cli.dask_{name}", "--host", "127.0.0.1", "--no-dashboard"]
     process = stack.enter_context(
-        subprocess.Popen([*command, *arguments], cwd=folder, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, *arguments],
+            cwd=folder,
+            env=os.environ | {"TMPDIR": str(folder)},  # workers keep their files there
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     )
     stack.callback(process.kill)
     return process
@@ -61,9 +68,10 @@ def predictions(project: Project) -> pd.DataFrame:
     return pd.read_csv(project.root / "results" / "predictions.csv")
 
 
-def test_scheduler_that_is_missing(project: Project) -> None:
+def test_scheduler_that_is_missing(project: Project, run_up_to: RunUpTo) -> None:
     """An unreachable cluster is exit 75, and the error names the setting."""
-    log = project.step("data_loader").stdout.strip()
+    project.shorten_wait("SECONDS_TO_CONNECT = 30", "SECONDS_TO_CONNECT = 1")
+    log = run_up_to("data_loader")
     done = project.step("transform", log, BATCH_BYTES="4096", DASK_SCHEDULER="tcp://127.0.0.1:9")
 
     assert done.returncode == 75

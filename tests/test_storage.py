@@ -20,6 +20,8 @@ from object_store import ADMIN, READER, ObjectStore, store
 
 __all__ = ["store"]
 ARTIFACTS = {"raw_data.csv", "clear_data.csv", "model.pkl", "evaluation.json", "predictions.csv"}
+# One more attempt instead of four: the pauses between them grow up to eight seconds.
+FEWER_ATTEMPTS = ('"total_max_attempts": 5', '"total_max_attempts": 2')
 
 
 @pytest.fixture
@@ -110,6 +112,7 @@ def test_different_content_under_the_same_name_is_an_error(
 
 def test_store_that_is_down(project: Project, run_up_to: RunUpTo, store: ObjectStore, url: str) -> None:
     """If the store is down, the exit code is 75, the local results stay, and evaluate publishes the run later."""
+    project.shorten_wait(*FEWER_ATTEMPTS)
     log = run_up_to("evaluate")
     down = store.environment | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
     failed = project.step("evaluate", log, STORAGE_URL=url, **down)
@@ -153,6 +156,7 @@ def wait_until(happened: Callable[[], bool]) -> None:
 
 def test_store_that_goes_down_in_the_middle(project: Project, store: ObjectStore, url: str) -> None:
     """A store that stops during an upload leaves no partial run; evaluate, run again, finishes the publication."""
+    project.shorten_wait(*FEWER_ATTEMPTS)
     log = project.chain(DATA_URL=large_csv(project, 80))
     (run,) = project.runs()
     environment = project.environment(STORAGE_URL=url, **store.environment)
