@@ -16,6 +16,9 @@ from hypothesis.configuration import set_hypothesis_home_dir
 ROOT = Path(__file__).parents[1]
 STEPS = ("data_loader", "transform", "train", "evaluate")
 
+# As in the steps. numpy reads it when a test module imports it, later than this.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 Completed = subprocess.CompletedProcess[str]
 RunUpTo = Callable[[str], str]
 

@@ -3,8 +3,11 @@
 import csv
 import math
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from steplib.csvfile import HEAD_BYTES, check_head
@@ -23,6 +26,17 @@ TABLES = st.lists(st.lists(CELLS, max_size=5).map(",".join), max_size=12).map("\
 NEARLY_GOOD = st.tuples(st.binary(max_size=6), st.integers(0, len(HEAD + BODY))).map(
     lambda pair: (HEAD + BODY).encode()[: pair[1]] + pair[0] + (HEAD + BODY).encode()[pair[1] :]
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_arrow_thread() -> Iterator[None]:
+    """Give pyarrow one thread: for tables of a few rows, starting more takes longer than reading."""
+    before = pa.cpu_count(), pa.io_thread_count()
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    yield
+    pa.set_cpu_count(before[0])
+    pa.set_io_thread_count(before[1])
 
 
 def check_cleaning(content: bytes) -> None:
