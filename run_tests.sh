@@ -1,15 +1,20 @@
 #!/bin/sh
-# Check the project as CI does: ruff, mypy, shellcheck, pytest. Arguments go to pytest.
+# Check the project as CI does: ruff, mypy, shellcheck, pytest on all cores. With --quick as the first argument, leave out
+# the tests that need a server or Airflow and the slow ones. All other arguments go to pytest.
 # On first use makes .venv from requirements-dev.txt.
 set -eu
 
 ROOT=$(dirname -- "$(readlink -f -- "$0")")
 . "$ROOT/etl/environment.sh"
 
+if [ "${1-}" = --quick ]; then
+    shift
+    set -- -m "not (airflow or server or slow)" "$@"
+fi
 make_environment "$ROOT/requirements-dev.txt" "$ROOT/.venv"
 cd "$ROOT"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
 .venv/bin/shellcheck -x ./*.sh etl/*.sh .ci/run
-exec "$PYTHON" -m pytest "$@"
+exec "$PYTHON" -m pytest -n logical --dist loadfile --no-loadscope-reorder "$@"

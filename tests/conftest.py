@@ -1,4 +1,4 @@
-"""Copies of the project and ways to run its steps as a user does."""
+"""Copies of the project, ways to run its steps as a user does, and the marks by which run_tests.sh chooses tests."""
 
 import compileall
 import os
@@ -15,6 +15,8 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 ROOT = Path(__file__).parents[1]
 STEPS = ("data_loader", "transform", "train", "evaluate")
+# The files whose tests take longest; each file's tests run one after another, since they share servers.
+LONGEST = ("test_airflow", "test_storage", "test_dags", "test_runs", "test_properties")
 
 # As in the steps. numpy reads it when a test module imports it, later than this.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -95,6 +97,17 @@ def pytest_configure(config: pytest.Config) -> None:
     home = tempfile.TemporaryDirectory()
     config.add_cleanup(home.cleanup)
     set_hypothesis_home_dir(home.name)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects tests by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests with what they need, and put the files that take longest first, so that no core waits for them."""
+    for item in items:
+        if item.path.stem in {"test_airflow", "test_dags"}:
+            item.add_marker("airflow")
+        if {"server", "store", "scheduler"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def copy_project(root: Path, source: Path = ROOT) -> Project:

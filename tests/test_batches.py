@@ -126,7 +126,7 @@ def very_unlike_scales() -> Iterator[str]:
 
 SHAPES = [
     three_features,
-    three_hundred_features,
+    pytest.param(three_hundred_features, marks=pytest.mark.slow),
     mostly_missing,
     rare_class,
     long_ids,

@@ -70,6 +70,7 @@ def test_any_bytes(content: bytes) -> None:
     check_cleaning(content)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.none(), min_size=4, max_size=30))
 def test_any_floats_come_out_the_same(numbers: list[float | None]) -> None:
@@ -100,6 +101,7 @@ NUMBERS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(IDS, st.sampled_from("BM"), NUMBERS, NUMBERS), max_size=20), st.sampled_from(["\n", "\r\n"]))
 def test_any_table_comes_out_whole(table: list[tuple[str, str, str, str]], end: str) -> None:

@@ -29,6 +29,7 @@ def shown_run(project: Project, name: str) -> Path:
     return path if path.is_dir() else path.parent
 
 
+@pytest.mark.slow
 def test_eight_runs_at_once(project: Project) -> None:
     """Runs started in the same second share no stamp, log or folder, and all succeed."""
     with ThreadPoolExecutor(8) as pool:
@@ -44,6 +45,7 @@ def test_eight_runs_at_once(project: Project) -> None:
     assert len(metrics) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
 def test_kill_in_the_middle_of_a_step(project: Project, run_up_to: RunUpTo, name: str) -> None:
     """A kill -9 leaves only whole files, old or new; the step can be repeated, and new runs succeed."""
@@ -151,6 +153,7 @@ def test_repeated_load_step_stays_in_its_run(project: Project) -> None:
     assert len(project.runs()) == 2
 
 
+@pytest.mark.slow
 def test_results_show_the_newest_finished_output(project: Project, run_up_to: RunUpTo) -> None:
     """results/ shows the newest output of each step, also of an unfinished run, and never returns to an older run."""
     old = run_up_to("evaluate")
@@ -187,6 +190,7 @@ def test_other_content_of_a_repeated_step_undoes_the_later_ones(project: Project
     assert shown_run(project, "latest") == project.runs()[0]
 
 
+@pytest.mark.slow
 def test_finished_run_is_never_changed(project: Project) -> None:
     """Different content for a finished run is refused; repeating or failing a step changes nothing."""
     log = project.chain(PIPELINE_RUN_ID="x")
@@ -222,6 +226,7 @@ def test_old_runs_are_pruned(project: Project) -> None:
     assert "found no" in project.step("transform", str(gone)).stderr
 
 
+@pytest.mark.slow
 def test_keep_one_run(project: Project) -> None:
     """With KEEP_RUNS=1 only the newest complete run is left, and results/ shows it."""
     for _ in range(3):
@@ -247,6 +252,7 @@ def test_foreign_files_beside_the_runs_stay(project: Project, run_up_to: RunUpTo
     assert shown_run(project, "latest").name > "2020"
 
 
+@pytest.mark.slow
 def test_results_and_logs_may_be_links(project: Project, tmp_path: Path) -> None:
     """results/ and logs/ may be symbolic links to a different disk."""
     for name in ("results", "logs"):
@@ -296,6 +302,7 @@ def small_disk(project: Project) -> Iterator[Path]:
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.slow
 def test_full_disk(project: Project, small_disk: Path) -> None:
     """A full disk stops a run at any step; earlier results stay, and runs succeed again once there is room."""
     project.chain()

@@ -41,6 +41,7 @@ def test_failed_step_ends_the_pipeline(project: Project) -> None:
     assert "[train]" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -104,6 +105,7 @@ def test_python_without_venv(project: Project) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_no_package_index(project: Project) -> None:
     """Without a package index, the exit code is 75 and pip's output is in a file; the next run tries again."""
     path = path_without_python(project)

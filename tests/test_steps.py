@@ -339,6 +339,7 @@ def test_address_space_that_is_too_small(project: Project, run_up_to: RunUpTo, n
     assert "expected enough memory" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS[1:])
 def test_batches_where_memory_is_limited(project: Project, write_csv: WriteCsv, name: str) -> None:
     """With little address space a step gives the same result; with less, it ends with 71 and leaves no partial file."""

@@ -343,6 +343,7 @@ def test_one_byte_is_enough(project: Project, published: Path, name: str) -> Non
     assert done.stderr.startswith(f"verify.py: {path.name}: expected what was written")
 
 
+@pytest.mark.slow
 def test_forged_manifest_does_not_help(project: Project, published: Path) -> None:
     """A forged metric, prediction or model is found and named even if the manifest records its hash."""
     run = min((published / "runs").iterdir())
@@ -451,6 +452,7 @@ def test_documented_reader_and_roll_back(project: Project, published: Path) -> N
     assert is_verified(tool(project, "verify", f"file://{published}/latest.json"))
 
 
+@pytest.mark.slow
 def test_memory(project: Project) -> None:
     """Any URL that fsspec supports works; an unknown protocol is a wrong setting, an unusable place exit 74."""
     log = project.chain(STORAGE_URL="memory://any/where")
