@@ -4,7 +4,7 @@
 set -eu
 
 ROOT=$(dirname -- "$(readlink -f -- "$0")")
-. "$ROOT/etl/environment.sh"
+. "$ROOT/bin/environment.sh"
 
 [ $# -eq 0 ] || fail $EX_USAGE "expected no arguments, found $#; settings come from the environment or .env"
 
@@ -23,4 +23,4 @@ ln -sfn ../../dags "$ROOT/.airflow/dags/my_pipeline"
 for name in $(env | sed -n -e 's/^\(AIRFLOW_[A-Za-z0-9_]*\)=.*/\1/p' -e 's/^\(PYTHON[A-Z][A-Z]*\)=.*/\1/p'); do
     unset "$name"
 done
-exec "$PYTHON" "$ROOT/etl/airflow_standalone.py"
+exec "$PYTHON" "$ROOT/bin/airflow_standalone.py"

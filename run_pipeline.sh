@@ -5,7 +5,7 @@
 set -eu
 
 ROOT=$(dirname -- "$(readlink -f -- "$0")")
-. "$ROOT/etl/environment.sh"
+. "$ROOT/bin/environment.sh"
 
 [ $# -eq 0 ] || fail $EX_USAGE "expected no arguments, found $#; settings come from the environment or .env"
 

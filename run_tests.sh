@@ -5,7 +5,7 @@
 set -eu
 
 ROOT=$(dirname -- "$(readlink -f -- "$0")")
-. "$ROOT/etl/environment.sh"
+. "$ROOT/bin/environment.sh"
 
 if [ "${1-}" = --quick ]; then
     shift
@@ -16,5 +16,5 @@ cd "$ROOT"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-.venv/bin/shellcheck -x ./*.sh etl/*.sh .ci/run
+.venv/bin/shellcheck -x ./*.sh bin/*.sh .ci/run
 exec "$PYTHON" -m pytest -n logical --dist loadfile --no-loadscope-reorder "$@"

@@ -113,7 +113,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def copy_project(root: Path, source: Path = ROOT) -> Project:
     """Copy the project, or a copy of it, to a new folder."""
     caches = shutil.ignore_patterns("__pycache__") if source == ROOT else None
-    for part in ("dags", "etl", "data"):
+    for part in ("bin", "dags", "etl", "data"):
         shutil.copytree(source / part, root / part, ignore=caches)
     for part in (".airflowignore", "run_airflow.sh", "run_pipeline.sh", "requirements-etl.txt", "requirements.txt"):
         shutil.copy(source / part, root / part)
