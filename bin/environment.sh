@@ -1,9 +1,9 @@
-# Sourced by the scripts in the project's root: make_environment LOCK FOLDER makes or renews FOLDER, a virtual
-# environment with what LOCK pins, and sets PYTHON to its interpreter.
+# Sourced by the scripts in the project root. make_environment LOCK FOLDER creates or updates the virtual environment
+# FOLDER with the packages that LOCK pins, and sets PYTHON to its interpreter.
 # shellcheck shell=sh
 
-# The exit codes of README.md that a shell script can meet.
-# shellcheck disable=SC2034 # the scripts that source this use them too
+# The exit codes that shell scripts use; README.md lists all.
+# shellcheck disable=SC2034 # also used by the scripts that source this file
 EX_USAGE=64 EX_OSERR=71 EX_IOERR=74 EX_TEMPFAIL=75 EX_CONFIG=78
 
 fail() { # CODE MESSAGE
@@ -27,10 +27,10 @@ find_python() {
 
 install_pins() { # LOCK
     if command -v uv >/dev/null; then
-        # The system's certificates: many a hospital's network has its own.
+        # Trust the system's certificates: many hospital networks have their own certificate authority.
         UV_NATIVE_TLS=1 uv pip install --quiet --compile-bytecode --python "$VENV" -r "$1"
     else
-        # Missing if making the environment was cut short, or if uv made it.
+        # pip is missing if uv created the environment, or if its creation was interrupted.
         "$PYTHON" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m ensurepip --default-pip
         "$PYTHON" -m pip install --quiet --disable-pip-version-check --retries 2 -r "$1"
     fi
@@ -40,7 +40,7 @@ is_installed() { # LOCK
     is_in_place && cmp -s "$1" "$VENV/installed-$(basename "$1")"
 }
 
-# Its commands name the interpreter by its path, so that it works only where it was made.
+# A virtual environment works only where it was created: its commands contain the interpreter's path.
 is_in_place() {
     [ -x "$PYTHON" ] && [ "$(cat "$VENV/made-in" 2>/dev/null)" = "$VENV" ]
 }
@@ -48,16 +48,16 @@ is_in_place() {
 make_environment() { # LOCK FOLDER
     VENV=$2
     PYTHON=$VENV/bin/python
-    [ -f "$1" ] || fail $EX_CONFIG "expected the lock $1, found no such file; restore it"
+    [ -f "$1" ] || fail $EX_CONFIG "the lock file $1 is missing; restore it"
     if is_installed "$1"; then
         return
     fi
     base=$(find_python) || exit
-    # The lock is on this shell's descriptor: a run started at the same moment waits for the one environment.
+    # This shell's descriptor holds the lock: a run started at the same moment waits, then uses the same environment.
     exec 9>"$VENV.lock"
     "$base" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
     if ! is_installed "$1"; then
-        echo "$(basename "$0"): installing $(basename "$1") into ${VENV#"$ROOT"/}, a minute or more the first time" >&2
+        echo "$(basename "$0"): installing $(basename "$1") into ${VENV#"$ROOT"/}; the first time takes a minute or more" >&2
         build_environment "$1"
         cp "$1" "$VENV/installed-$(basename "$1")"
     fi
@@ -70,18 +70,18 @@ build_environment() { # LOCK
         rm -rf "$VENV"
         if command -v uv >/dev/null; then
             uv venv --quiet --python "$base" "$VENV" >"$report" 2>&1 ||
-                fail $EX_OSERR "uv could not make $VENV; $report says why"
+                fail $EX_OSERR "uv could not create $VENV; $report says why"
         else
             "$base" -c 'import ensurepip, venv' 2>/dev/null ||
                 fail $EX_CONFIG "$base has no venv module; install it (Debian, Ubuntu: apt install python3-venv), or install uv"
             "$base" -m venv "$VENV" >"$report" 2>&1 ||
-                fail $EX_OSERR "$base could not make $VENV; $report says why"
+                fail $EX_OSERR "$base could not create $VENV; $report says why"
         fi
     fi
     echo "$VENV" >"$VENV/made-in"
-    # Until all is installed, no lock's content is.
+    # An interrupted installation must not look complete.
     rm -f "$VENV"/installed-*
     install_pins "$1" >"$report" 2>&1 ||
-        fail $EX_TEMPFAIL "the packages could not be installed: no package index reached, or it lacks one; $report says which"
+        fail $EX_TEMPFAIL "the packages could not be installed: no package index was reached, or it lacks one of them; $report says which"
     rm -f "$report"
 }
