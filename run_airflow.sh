@@ -23,4 +23,4 @@ ln -sfn ../../dags "$ROOT/.airflow/dags/my_pipeline"
 for name in $(env | sed -n -e 's/^\(AIRFLOW_[A-Za-z0-9_]*\)=.*/\1/p' -e 's/^\(PYTHON[A-Z][A-Z]*\)=.*/\1/p'); do
     unset "$name"
 done
-exec "$PYTHON" "$ROOT/bin/airflow_standalone.py"
+exec "$PYTHON" "$ROOT/bin/airflow_standalone.py" </dev/null

@@ -10,199 +10,159 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-# What is heavy is imported where it is used, so that Ctrl-C finds its handler from the start.
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import psutil
+import psutil
 
 HOME = Path(__file__).resolve().parents[1] / ".airflow"
 REPORT = HOME / "standalone.log"
 BIN = Path(sys.executable).parent
-ENVIRONMENT = HOME / "environment"
-PASSWORDS = HOME / "simple_auth_manager_passwords.json.generated"
-# In the environment of all that is started here; what has it and outlives Airflow is ended.
+# Every process of this Airflow inherits this variable. Parent and session would not identify them all: each running
+# step has its own session, and can outlive the process that started it.
 MARK = "MY_PIPELINE_STANDALONE"
 SECONDS_TO_START = 300
-SECONDS_TO_STOP = 30
-KNOBS = {
-    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    # No one outside this machine.
-    "AIRFLOW__API__HOST": "127.0.0.1",
-    # A task starts sooner, and 28 idle processes are not there.
-    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
-    "AIRFLOW__CORE__PARALLELISM": "4",
-    "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
-}
-# The ports that Airflow takes if they are free.
-PORTS = {
-    "AIRFLOW__API__PORT": 8080,
-    "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": 8793,
-    "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": 8794,
-}
-
-
-class Stop(BaseException):
-    """A signal asked to end."""
+SECONDS_TO_STOP = 20
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
-    """Run Airflow until a signal comes, and end all of it."""
-    on_signals(_raise_stop)
+    """Run Airflow until a signal comes, then stop all of it."""
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, interrupt)
     try:
-        # Of a run_airflow.sh that was killed.
-        end_processes()
+        stop_processes()  # left by a run_airflow.sh that was killed
         run()
-    except Stop:
+    except KeyboardInterrupt:
         say("stopping Airflow")
     finally:
-        on_signals(signal.SIG_IGN)
-        end_processes()
+        ignore_stop_signals()
+        stop_processes()
 
 
-def run() -> None:
-    """Start Airflow, say where it is, wait."""
+def run() -> NoReturn:
+    """Start Airflow, print its address once it shows the DAG, and wait until it ends."""
     settings = airflow_settings()
     write_environment(settings)
-    say(f"starting Airflow, half a minute or so; what it says is in {REPORT}")
+    say(f"starting Airflow, which takes about half a minute; its output goes to {REPORT}")
     airflow = start(settings)
     address = settings["AIRFLOW__API__BASE_URL"]
-    if shows_dag(airflow, address):
+    if password := wait_for_dag(airflow, address):
         say("Airflow is ready; Ctrl-C stops it")
-        print(f"Address:  {address}/dags/my_pipeline\nLogin:    admin, password {password()}", flush=True)
+        print(f"Address:  {address}/dags/my_pipeline\nLogin:    admin, password {password}", flush=True)
         airflow.wait()
-    found = "that it ended" if airflow.poll() is not None else f"that it did not within {SECONDS_TO_START} s"
-    say(f"expected Airflow to show the DAG and go on, found {found}; {REPORT} says why")
+    outcome = f"did not show the DAG within {SECONDS_TO_START} s" if airflow.poll() is None else "ended unexpectedly"
+    say(f"Airflow {outcome}; {REPORT} says why")
     raise SystemExit(os.EX_SOFTWARE)
 
 
-def start(settings: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """Start `airflow standalone`."""
-    with REPORT.open("w") as report:
-        return subprocess.Popen(
-            [sys.executable, "-m", "airflow", "standalone"],
-            # It starts its parts as `airflow`.
-            env=os.environ | settings | {MARK: str(HOME), "PATH": f"{BIN}:{os.environ['PATH']}"},
-            cwd=HOME,
-            stdin=subprocess.DEVNULL,
-            stdout=report,
-            stderr=subprocess.STDOUT,
-            # A session of its own: Ctrl-C on the terminal comes to this process alone.
-            start_new_session=True,
-        )
-
-
 def airflow_settings() -> dict[str, str]:
-    """Return what Airflow's processes, and its command line in another terminal, have to be told."""
-    ports = {name: str(free_port(preferred)) for name, preferred in PORTS.items()}
-    proxied = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
-    direct = ",".join(filter(None, [proxied, "127.0.0.1", "localhost"]))
+    """Return the settings for Airflow's processes and for its command line in another terminal."""
+    port = free_port(8080)
+    direct = f"127.0.0.1,localhost,{os.environ.get('NO_PROXY') or os.environ.get('no_proxy', '')}"
     return {
         "AIRFLOW_HOME": str(HOME),
-        # Said here too, since airflow.cfg keeps where the project was when it was written.
+        # airflow.cfg has these paths too, but keeps the old ones when the project is moved.
         "AIRFLOW__CORE__DAGS_FOLDER": str(HOME / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(HOME / "plugins"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(HOME / "logs"),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(HOME / "logs" / "dag_processor"),
-        # Its processes call each other there; a proxy of the network must not come between.
-        "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{ports['AIRFLOW__API__PORT']}",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port(8793)),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port(8794)),
+        # Reachable from this machine only; Airflow's processes call each other here, so never through a proxy.
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
         "NO_PROXY": direct,
         "no_proxy": direct,
-        **ports,
-        **KNOBS,
+        # Tasks start sooner, and 28 idle processes are saved.
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     }
 
 
-def write_environment(settings: dict[str, str]) -> None:
-    """Write a file that gives another terminal the same settings, and `airflow` on its PATH."""
-    others = r"""for name in $(env | sed -n 's/^\(AIRFLOW_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$name"; done"""
-    ours = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
-    path = f'export PATH={shlex.quote(str(BIN))}:"$PATH"'
-    ENVIRONMENT.write_text("\n".join([others, *ours, path, ""]), encoding="utf-8")
-
-
 def free_port(preferred: int) -> int:
-    """Return the preferred port, or another if that is taken."""
-    for port in (preferred, 0):
-        with socket.socket() as server, suppress(OSError):
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            server.bind(("", port))
-            return int(server.getsockname()[1])
-    raise OSError("expected a free port, found none")
+    """Return the preferred port if it is free, otherwise any free one."""
+    with suppress(OSError), socket.create_server(("", preferred)):
+        return preferred
+    with socket.create_server(("", 0)) as server:
+        return int(server.getsockname()[1])
 
 
-def shows_dag(airflow: "subprocess.Popen[bytes]", address: str) -> bool:
-    """Wait until Airflow shows the DAG; tell whether it came to that before it ended or the time was up."""
-    import requests
+def write_environment(settings: dict[str, str]) -> None:
+    """Write a file that gives another terminal the same settings and the `airflow` command."""
+    unset = r"""for name in $(env | sed -n 's/^\(AIRFLOW_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$name"; done"""
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
+    path = f'export PATH={shlex.quote(str(BIN))}:"$PATH"'
+    (HOME / "environment").write_text("\n".join([unset, *exports, path, ""]), encoding="utf-8")
+
+
+def start(settings: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start `airflow standalone`."""
+    variables = os.environ | settings | {MARK: str(HOME)}
+    variables["PATH"] = f"{BIN}:{os.environ['PATH']}"  # it calls `airflow`
+    variables["SPT_NOENV"] = "1"  # setproctitle would overwrite the mark
+    command = [sys.executable, "-m", "airflow", "standalone"]
+    with REPORT.open("w") as report:
+        # In a session that has no terminal: Ctrl-C reaches only this process, which then stops the others.
+        return subprocess.Popen(command, env=variables, cwd=HOME, stdout=report, stderr=report, start_new_session=True)
+
+
+def wait_for_dag(airflow: subprocess.Popen[bytes], address: str) -> str | None:
+    """Return the password of the user admin once Airflow shows the DAG, or None if it ends or takes too long."""
+    import requests  # slow, and Ctrl-C must find its handler in place
 
     session = requests.Session()
     session.trust_env = False
     deadline = time.monotonic() + SECONDS_TO_START
     while airflow.poll() is None and time.monotonic() < deadline:
-        with suppress(requests.RequestException, OSError, KeyError, ValueError):
-            login = {"username": "admin", "password": password()}
+        with suppress(OSError, KeyError, ValueError):  # not there yet; requests' errors are OSErrors
+            password = str(json.loads((HOME / "simple_auth_manager_passwords.json.generated").read_bytes())["admin"])
+            login = {"username": "admin", "password": password}
             token = session.post(f"{address}/auth/token", json=login, timeout=5).json()["access_token"]
-            headers = {"Authorization": f"Bearer {token}"}
-            if session.get(f"{address}/api/v2/dags/my_pipeline", headers=headers, timeout=5).ok:
-                return True
+            session.headers["Authorization"] = f"Bearer {token}"
+            if session.get(f"{address}/api/v2/dags/my_pipeline", timeout=5).ok:
+                return password
         time.sleep(0.5)
-    return False
+    return None
 
 
-def password() -> str:
-    """Return the password that Airflow made for the user admin."""
-    return str(json.loads(PASSWORDS.read_bytes())["admin"])
-
-
-def end_processes() -> None:
-    """End what was started here: by SIGINT to its head, which is how Airflow takes its parts down, then by force."""
-    import psutil
-
-    for signum, patience in ((signal.SIGINT, SECONDS_TO_STOP), (signal.SIGTERM, 10), (signal.SIGKILL, 5)):
-        found = started_processes()
-        pids = {process.pid for process in found}
-        for process in found:
+def stop_processes() -> None:
+    """Stop every process of this Airflow, also if another launcher started it."""
+    for signum, patience in ((signal.SIGTERM, SECONDS_TO_STOP), (signal.SIGKILL, 5)):
+        processes = [process for process in psutil.process_iter() if is_ours(process)]
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
-                if signum != signal.SIGINT or process.ppid() not in pids:
-                    process.send_signal(signum)
-        psutil.wait_procs(found, timeout=patience)
+                process.send_signal(signum)
+        psutil.wait_procs(processes, timeout=patience)
 
 
-def started_processes() -> "list[psutil.Process]":
-    """Return the processes that were started here, by whomever and however deep."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            marked = process.environ().get(MARK) == str(HOME)
-            # What shows a title has overwritten its environment with it.
-            titled = process.cwd() == str(HOME) and "".join(process.cmdline()[:1]).startswith("airflow ")
-            if (marked or titled) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+def is_ours(process: psutil.Process) -> bool:
+    """Return whether a process belongs to this Airflow."""
+    try:
+        return process.environ().get(MARK) == str(HOME)
+    except (psutil.Error, OSError):  # it has just ended, or belongs to another user
+        return False
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal, who may have closed it."""
+    """Print to the terminal, which may have been closed."""
     with suppress(OSError):
         print(f"run_airflow.sh: {text}", file=sys.stderr)
 
 
-def on_signals(handler: "Callable[[int, FrameType | None], NoReturn] | signal.Handlers") -> None:
-    """Let the signals that stop do this."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, handler)
+def interrupt(*_: object) -> NoReturn:
+    """End the run; a second signal must not interrupt the clean-up."""
+    ignore_stop_signals()
+    raise KeyboardInterrupt
 
 
-def _raise_stop(_signum: int, _frame: FrameType | None) -> NoReturn:
-    # Once is enough: a second signal would strike the farewell.
-    on_signals(signal.SIG_IGN)
-    raise Stop
+def ignore_stop_signals() -> None:
+    """Ignore the signals that stop Airflow."""
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -604,6 +604,6 @@ def test_airflow_that_ends_is_never_called_ready(make_project: Callable[[str], P
     output = (project.root / ".airflow" / "output").read_text(encoding="utf-8")
 
     assert code == os.EX_SOFTWARE
-    assert "found that it ended" in output
+    assert "Airflow ended unexpectedly" in output
     assert "ready" not in output
     assert processes_in(project.root) == []
