@@ -8,14 +8,13 @@ Newton steps over a scratch file, of LogisticRegression as it comes (lbfgs) and 
 """
 
 import json
-import logging
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -39,33 +38,41 @@ def make_matrix(path: Path) -> None:
 
 def fit(kind: str, path: Path) -> None:
     """Fit to the matrix, and print what it took and the coefficients as JSON."""
-    sys.path.insert(0, str(ROOT / "etl"))
-    import train
-    from sklearn.linear_model import LogisticRegression
-    from steplib import batches, numerics, training
-
     columns = 32
     if kind == "my_pipeline":
-        numerics.start()
+        sys.path.insert(0, str(ROOT / "etl"))
+        import train
+        from steplib.model import fitting, training
+        from steplib.model.moments import Moments
+        from steplib.table.pool import open_pool
+
         parts = [
-            training.Part(str(path), start * columns * 8, min(ROWS_OF_PART, ROWS - start), columns)
+            training.Part(count := min(ROWS_OF_PART, ROWS - start), columns, partial(load, path, start, count))
             for start in range(0, ROWS, ROWS_OF_PART)
         ]
-        model = train.build_model()
-        model[1].mean_, model[1].scale_ = np.zeros(columns - 2), np.ones(columns - 2)
-        with batches.workers(SimpleNamespace(workers=0, dask_scheduler="")) as over:
+        # The columns are standardized already.
+        ones, zeros = np.ones(columns - 2), np.zeros(columns - 2)
+        moments = Moments(ROWS * ones, zeros, ROWS * ones, ones)
+        rows = training.TrainingRows([str(i) for i in range(columns - 2)], parts, moments, np.array([0, ROWS]))
+        with open_pool(0) as pool:
             wall, cpu = time.perf_counter(), time.process_time()
-            train.classify(model, parts, over, logging.getLogger())
+            fitted = fitting.fit(train.build_model(), rows, pool)[-1]
             took = (time.process_time() - cpu, time.perf_counter() - wall)
-        fitted = model[-1]
     else:
-        rows = np.fromfile(path).reshape(ROWS, columns)
-        features, target = np.ascontiguousarray(rows[:, :-2]), rows[:, -1]
+        from sklearn.linear_model import LogisticRegression
+
+        rows_in_memory = np.fromfile(path).reshape(ROWS, columns)
+        features, target = np.ascontiguousarray(rows_in_memory[:, :-2]), rows_in_memory[:, -1]
         settings = {} if kind == "lbfgs" else {"solver": kind, "tol": 1e-10}
         wall, cpu = time.perf_counter(), time.process_time()
         fitted = LogisticRegression(**settings).fit(features, target)
         took = (time.process_time() - cpu, time.perf_counter() - wall)
     sys.stdout.write(json.dumps([*took, fitted.coef_[0].tolist()]))
+
+
+def load(path: Path, start: int, count: int) -> np.ndarray:
+    """Map some rows of the matrix into memory."""
+    return np.memmap(path, np.float64, "r", start * 32 * 8, (count, 32))
 
 
 def main() -> None:

@@ -130,21 +130,15 @@ def wait_for_dag(airflow: subprocess.Popen[bytes], address: str) -> str | None:
 
 
 def stop_processes() -> None:
-    """Stop every process of this Airflow, also if another launcher started it."""
+    """Stop every process of this Airflow, even if an earlier launcher started it."""
     for signum, patience in ((signal.SIGTERM, SECONDS_TO_STOP), (signal.SIGKILL, 5)):
-        processes = [process for process in psutil.process_iter() if is_ours(process)]
+        # A process of another user has no readable environment.
+        found = psutil.process_iter(["environ"])
+        processes = [process for process in found if (process.info["environ"] or {}).get(MARK) == str(HOME)]
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signum)
         psutil.wait_procs(processes, timeout=patience)
-
-
-def is_ours(process: psutil.Process) -> bool:
-    """Return whether a process belongs to this Airflow."""
-    try:
-        return process.environ().get(MARK) == str(HOME)
-    except (psutil.Error, OSError):  # it has just ended, or belongs to another user
-        return False
 
 
 def say(text: str) -> None:

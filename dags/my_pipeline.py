@@ -2,16 +2,16 @@
 
 | task | makes |
 |---|---|
-| `data_loader` | `raw_data.csv` from the source; tried again twice if that cannot be reached |
+| `data_loader` | `raw_data.csv` from the source; retried twice if the source cannot be reached |
 | `transform` | `clear_data.csv` |
 | `train` | `model.pkl` |
 | `evaluate` | `evaluation.json`, `predictions.csv`, an event of the asset `my_pipeline_model`; publishes the run |
 
-Each task runs `etl/<task>.py` and hands on the path of the run's log, which all of them append to. The results lie in
-`results/runs/<stamp>`, the stamp being that of the log; `results/latest` is the newest run that went through. A failed
-task's log says what was expected, what was found and the way out. Settings: `.env` in the project, see `README.md`.
+Each task runs `etl/<task>.py` and passes on the path of the run's log, which all of them append to. The results are in
+`results/runs/<stamp>`; the log's name has the same stamp. `results/latest` is the newest run that finished. The log
+of a failed task says what happened and what to do. Settings: `.env` in the project, see `docs/settings.md`.
 
-`my_pipeline_python` is the same chain by `python_callable` in place of bash.
+`my_pipeline_python` is the same chain with `PythonOperator` instead of `BashOperator`.
 """
 
 import sys
@@ -21,34 +21,51 @@ from typing import Any
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 
-# What both DAGs share lies beside this file, which Airflow looks for in its dags folder alone.
+# Airflow's import path has only its dags folder; what both DAGs share is beside this file.
 sys.path.append(str(Path(__file__).resolve().parent))
-from my_pipeline_settings import ROOT, schedule
-from my_pipeline_task import DAG_OPTIONS, EVALUATE, LOAD, check_log, environment
+from my_pipeline_shared.settings import ROOT, schedule
+from my_pipeline_shared.task import DAG_OPTIONS, MODEL, RETRY, check_conf, check_log, environment, record_model
 
+# The same for all tasks. Values are passed in `env`, never in the command's text, so none can be executed.
+BASH: dict[str, Any] = {
+    "append_env": True,
+    "cwd": str(ROOT),
+    "skip_on_exit_code": None,
+    "output_processor": check_log,
+}
 
-def command(step: str) -> dict[str, Any]:
-    """Return what runs a step. No value is part of the command's text, so none can be run.
-
-    An empty field of the form leaves the setting in place.
-    """
-    return {
-        "task_id": step,
-        "bash_command": f"""
-            if [ -n "$FORM_DATA_URL" ]; then export DATA_URL="$FORM_DATA_URL"; fi
-            exec "$ETL_PYTHON" etl/{step}.py ${{LOG_FILE:+"$LOG_FILE"}}
-        """,
-        "append_env": True,
-        "cwd": str(ROOT),
-        "skip_on_exit_code": None,
-        "output_processor": check_log,
-    }
-
+# An empty field of the form leaves the setting in place.
+USE_FORM = 'if [ -n "$FORM_DATA_URL" ]; then export DATA_URL="$FORM_DATA_URL"; fi; '
 
 with DAG("my_pipeline", schedule=schedule(), doc_md=__doc__, **DAG_OPTIONS):
-    data_loader = BashOperator(**command("data_loader"), env=environment(), **LOAD)
-    transform = BashOperator(**command("transform"), env=environment(after="data_loader"))
-    train = BashOperator(**command("train"), env=environment(after="transform"))
-    evaluate = BashOperator(**command("evaluate"), env=environment(after="train"), **EVALUATE)
+    data_loader = BashOperator(
+        task_id="data_loader",
+        bash_command=USE_FORM + 'exec "$ETL_PYTHON" etl/data_loader.py',
+        env=environment(),
+        pre_execute=check_conf,
+        **RETRY,
+        **BASH,
+    )
+    transform = BashOperator(
+        task_id="transform",
+        bash_command=USE_FORM + 'exec "$ETL_PYTHON" etl/transform.py "$LOG_FILE"',
+        env=environment(after="data_loader"),
+        **BASH,
+    )
+    train = BashOperator(
+        task_id="train",
+        bash_command=USE_FORM + 'exec "$ETL_PYTHON" etl/train.py "$LOG_FILE"',
+        env=environment(after="transform"),
+        **BASH,
+    )
+    evaluate = BashOperator(
+        task_id="evaluate",
+        bash_command=USE_FORM + 'exec "$ETL_PYTHON" etl/evaluate.py "$LOG_FILE"',
+        env=environment(after="train"),
+        outlets=[MODEL],
+        post_execute=record_model,
+        **RETRY,
+        **BASH,
+    )
 
     data_loader >> transform >> train >> evaluate

@@ -4,20 +4,22 @@ import csv
 import io
 import itertools
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import joblib
 import numpy as np
 import pytest
 import train
-import transform
-from steplib import batches, duplicates, scoring, training
-from steplib.batches import Map, split, workers
 from steplib.errors import DataError
+from steplib.model import fitting, scoring, training
+from steplib.table import batches, duplicates
+from steplib.table import pool as pools
+from steplib.table.batches import split
+from steplib.table.cleaning import Summary, clean
+from steplib.table.pool import THIS_THREAD, Pool, open_pool
 
 LOG = logging.getLogger("test")
 WHOLE = 1 << 30
@@ -33,15 +35,21 @@ class Answer(NamedTuple):
     metrics: dict[str, Any]
 
 
-def answer(raw: Path, folder: Path, batch_bytes: int, over: Map) -> Answer:
+def answer(raw: Path, folder: Path, batch_bytes: int, pool: Pool) -> Answer:
     """Clean, train and evaluate in the way of the steps."""
     folder.mkdir()
-    clear, predictions = folder / "clear_data.csv", folder / "predictions.csv"
-    transform.clean_file(raw, clear, folder, batch_bytes, over)
-    model, _ = train.fit(clear, folder, batch_bytes, over, LOG)
-    metrics = scoring.measure(model, clear, predictions, batch_bytes, over)
-    rows = list(csv.reader(io.StringIO(predictions.read_text(encoding="utf-8"), newline="")))
+    clear, predictions = folder / "clear_data.csv", io.BytesIO()
+    clean_file(raw, clear, batch_bytes, pool)
+    model = train.fit(training.read_training_rows(clear, folder / "rows", batch_bytes, pool), pool, LOG)
+    metrics = scoring.measure(model, clear, predictions, batch_bytes, pool)
+    rows = list(csv.reader(io.StringIO(predictions.getvalue().decode(), newline="")))
     return Answer(clear.read_bytes(), np.append(model[-1].coef_, model[-1].intercept_), rows, metrics)
+
+
+def clean_file(raw: Path, clear: Path, batch_bytes: int, pool: Pool = THIS_THREAD) -> Summary:
+    """Clean a file in the way of transform.py."""
+    with clear.open("w+b") as cleaned:
+        return clean(raw, cleaned, io.BytesIO(), batch_bytes, pool)
 
 
 def numbers(rows: int, features: int) -> tuple[np.ndarray, np.ndarray]:
@@ -152,8 +160,8 @@ def test_same_answer(
     raw.write_text("".join(shape()), encoding="utf-8", newline="")
     answers = []
     for batch_bytes, number in [(WHOLE, 1), *itertools.product(SIZES[:-1], (1, 2))]:
-        with workers(settings(number)) as over:
-            answers.append(answer(raw, tmp_path / f"{batch_bytes}_{number}", batch_bytes, over))
+        with open_pool(number) as pool:
+            answers.append(answer(raw, tmp_path / f"{batch_bytes}_{number}", batch_bytes, pool))
     whole, *others = answers
     for other in others:
         assert other.clear == whole.clear
@@ -170,16 +178,11 @@ def test_same_answer(
         assert one_worker.predictions == two_workers.predictions
 
 
-def settings(number: int) -> Any:
-    """Return the settings that `workers` reads."""
-    return SimpleNamespace(workers=number, dask_scheduler="")
-
-
 def test_repeats_are_dropped_wherever_they_are(tmp_path: Path) -> None:
     """The first of several equal rows stays in its place."""
     raw = tmp_path / "raw_data.csv"
     raw.write_text("".join(with_repeats()), encoding="utf-8")
-    summary = transform.clean_file(raw, tmp_path / "clear_data.csv", tmp_path, 4096, map)
+    summary = clean_file(raw, tmp_path / "clear_data.csv", 4096)
     clear = (tmp_path / "clear_data.csv").read_text(encoding="utf-8").splitlines()[1:]
 
     assert (summary.rows_read, summary.rows, summary.duplicates) == (4300, 3000, 1300)
@@ -187,24 +190,22 @@ def test_repeats_are_dropped_wherever_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows_at_a_time", [1, 100, 1 << 21])
-def test_repeats_are_found_in_groups(tmp_path: Path, rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeats_are_found_in_groups(rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeats are found however few rows are compared at a time; digests that agree only by half are different."""
     monkeypatch.setattr(duplicates, "ROWS_AT_A_TIME", rows_at_a_time)
     monkeypatch.setattr(duplicates, "ROWS_READ_AT_A_TIME", 64)
     rng = np.random.default_rng(0)
     digests = rng.integers(0, 40, size=(500, 2)).astype(np.uint64)
-    path = tmp_path / "digests"
-    digests.tofile(path)
     seen: set[tuple[int, ...]] = set()
     expected = [i for i, row in enumerate(map(tuple, digests.tolist())) if row in seen or seen.add(row)]
 
-    assert duplicates.later_repeats(path, len(digests)).tolist() == expected
+    assert duplicates.find_repeats(io.BytesIO(digests.tobytes()), len(digests)).tolist() == expected
 
 
 @pytest.mark.parametrize("size", [1, 7, 30, 1000])
 def test_no_row_is_cut(tmp_path: Path, size: int) -> None:
     """Batches follow each other without a gap, end at the end of a row, and know their first line."""
-    content = '\ufeffid,"a\nb"\r\n' + 'x,"1\n""2"", \n3"\r\n\n  "q\n", 1\nz"z,2\n' * 5 + "last,3"
+    content = '\ufeffid,"a\nb"\r\n' + 'x,"1\n""2"", \n3"\r\n\n  "q\n", 1\nz""z,2\n' * 5 + "last,3"
     path = tmp_path / "raw_data.csv"
     path.write_text(content, encoding="utf-8", newline="")
     found = list(split(path, size, first_line=3))
@@ -271,43 +272,65 @@ def test_field_that_is_too_long_is_refused(
     raw.write_text("".join(f"{i},{'MB'[i % 2]},{i},1\n" for i in range(100)) + ",".join(row), encoding="utf-8")
     for small, batch_bytes in itertools.product((0, WHOLE), (1000, WHOLE)):
         monkeypatch.setattr(batches, "SMALL_FILE_BYTES", small)
-        with pytest.raises(DataError, match="line 101: expected each field in whole quotes or none"):
-            transform.clean_file(raw, tmp_path / "clear_data.csv", tmp_path, batch_bytes, map)
+        with pytest.raises(DataError, match="line 101: expected quotes only around whole fields"):
+            clean_file(raw, tmp_path / "clear_data.csv", batch_bytes)
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_error_of_a_worker_names_its_place(number: int) -> None:
     """An error arrives with its type and its place in the code, whatever the number of workers."""
-    with workers(settings(number)) as over, pytest.raises(ZeroDivisionError) as raised:
-        list(over(fail_at_seven, range(20)))
+    with open_pool(number) as pool, pytest.raises(ZeroDivisionError) as raised:
+        list(pool.map(fail_at_seven, range(20)))
 
     assert "fail_at_seven" in str(raised.getrepr())
 
 
-def test_scaling_leaves_the_stored_rows_unchanged(tmp_path: Path) -> None:
+def test_scaling_leaves_the_stored_rows_unchanged() -> None:
     """A task that a cluster repeats after losing a worker reads the same rows as the first one."""
-    path = tmp_path / "rows"
-    np.array([[1.0, np.nan, 1, 0], [3.0, 5.0, 1, 1]] * 100).tofile(path)
-    part = training.Part(str(path), 0, 200, 4)
+    rows = np.array([[1.0, np.nan, 1, 0], [3.0, 5.0, 1, 1]] * 100)
+    part = training.Part(200, 4, lambda: rows)
     for _ in range(2):
-        rows = np.concatenate(list(training.blocks(part, np.array([2.0, 5.0]), np.array([1.0, 2.0]))))
-        assert rows.tolist() == [[-1, 0, 1, 0], [1, 0, 1, 1]] * 100
+        scaled = np.concatenate(list(training.blocks(part, np.array([2.0, 5.0]), np.array([1.0, 2.0]))))
+        assert scaled.tolist() == [[-1, 0, 1, 0], [1, 0, 1, 1]] * 100
 
 
 def test_look_ahead_is_bounded() -> None:
     """However slowly the results are consumed, only a limited number is computed ahead."""
     begun: list[int] = []
-    with workers(settings(2)) as over:
-        for used, _ in enumerate(over(begun.append, range(200))):
-            assert len(begun) - used <= 2 * batches.LOOK_AHEAD
+    with open_pool(2) as pool:
+        for used, _ in enumerate(pool.map(begun.append, range(200))):
+            assert len(begun) - used <= 2 * pools.LOOK_AHEAD + 1
     assert sorted(begun) == list(range(200))
 
 
-def test_single_batch_starts_no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A single batch or a single worker starts no pool."""
-    monkeypatch.setattr(joblib, "Parallel", None)
-    with workers(settings(2)) as over:
-        assert list(over(str, [1])) == ["1"]
-        assert list(over(str, [])) == []
-    with workers(settings(1)) as over:
-        assert list(over(str, [1, 2, 3])) == ["1", "2", "3"]
+def test_one_worker_is_this_thread() -> None:
+    """A single worker, or a single item, starts no thread; several map in order too."""
+    with open_pool(1) as pool:
+        assert set(pool.map(lambda _: threading.current_thread(), range(3))) == {threading.current_thread()}
+    with open_pool(2) as pool:
+        assert list(pool.map(lambda _: threading.current_thread(), [1])) == [threading.current_thread()]
+        assert list(pool.map(str, [])) == []
+        assert list(pool.map(str, range(100))) == [str(i) for i in range(100)]
+
+
+def test_everything_in_memory_gives_the_same() -> None:
+    """A table can be cleaned, fitted and scored without files, a log or settings."""
+    raw = "".join(with_repeats()).encode()
+    clear, predictions = io.BytesIO(), io.BytesIO()
+    summary = clean(raw, clear, io.BytesIO())
+    rows = training.read_training_rows(clear.getvalue())
+    metrics = scoring.measure(fitting.fit(train.build_model(), rows), clear.getvalue(), predictions)
+
+    assert summary.rows == metrics["train_rows"] + metrics["test_rows"] == 3000
+    assert predictions.getvalue().count(b"\n") == metrics["test_rows"] + 1
+
+
+@pytest.mark.parametrize("quoted", ['a"b', 'a""b"', '"1",a"b'])
+def test_odd_quote_inside_an_unquoted_field_is_refused(tmp_path: Path, quoted: str) -> None:
+    """Such a row would make it unclear where rows end; the error names its line, in batches of every size."""
+    raw = tmp_path / "raw_data.csv"
+    rows = [f"{i},{'MB'[i % 2]},{i},1\n" for i in range(100)]
+    raw.write_text("".join([*rows[:50], f"{quoted},M,1,1\n", *rows[50:]]), encoding="utf-8")
+    for batch_bytes in (1, 100, WHOLE):
+        with pytest.raises(DataError, match="line 51: "):
+            clean_file(raw, tmp_path / "clear_data.csv", batch_bytes)

@@ -75,4 +75,4 @@ def test_scheduler_that_is_missing(project: Project, run_up_to: RunUpTo) -> None
     done = project.step("transform", log, BATCH_BYTES="4096", DASK_SCHEDULER="tcp://127.0.0.1:9")
 
     assert done.returncode == 75
-    assert "DASK_SCHEDULER: expected a scheduler at tcp://127.0.0.1:9, found none" in done.stderr.splitlines()[-1]
+    assert "DASK_SCHEDULER: there is no scheduler at tcp://127.0.0.1:9" in done.stderr.splitlines()[-1]

@@ -1,21 +1,30 @@
 """Splitting, fitting and scoring, on tables of a few rows."""
 
+import io
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import train
 from sklearn import metrics
+from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
-from steplib import batches, newton, scoring, vectors
-from steplib.dataset import is_test
+from sklearn.preprocessing import StandardScaler
 from steplib.errors import DataError, MemoryShortError
-from steplib.scoring import Scores
+from steplib.model import fitting, newton, scoring
+from steplib.model.scoring import Scores
+from steplib.model.training import read_training_rows
+from steplib.table import arrays, batches
+from steplib.table.pool import THIS_THREAD
+from steplib.table.schema import is_test
 
 LOG = logging.getLogger("test")
 
@@ -32,7 +41,7 @@ def fit(data: pd.DataFrame, folder: Path, batch_bytes: int = 1 << 20) -> Pipelin
     """Fit the model to the training rows of a table."""
     clear = folder / "clear_data.csv"
     data.to_csv(clear, index=False)
-    return train.fit(clear, folder, batch_bytes, map, LOG)[0]
+    return train.fit(read_training_rows(clear, folder / "rows", batch_bytes), THIS_THREAD, LOG)
 
 
 def training_rows(data: pd.DataFrame) -> pd.DataFrame:
@@ -163,8 +172,8 @@ def test_scores_are_those_of_scikit_learn() -> None:
 def scores_of(y_true: np.ndarray, y_pred: np.ndarray, probability: np.ndarray, train_classes: list[int]) -> Scores:
     """Return the scores that evaluate.py collects from these predictions."""
     return Scores(
-        of_b=probability[y_true == 0],
-        of_m=probability[y_true == 1],
+        benign=probability[y_true == 0],
+        malignant=probability[y_true == 1],
         confusion=metrics.confusion_matrix(y_true, y_pred),
         squared_error=float(((probability - y_true) ** 2).sum()),
         train_classes=np.array(train_classes),
@@ -200,7 +209,7 @@ def test_test_rows_that_do_not_fit_are_counted(tmp_path: Path, monkeypatch: pyte
     model = fit(data, tmp_path)
     rows = 200 - len(training_rows(data))
     with pytest.raises(MemoryShortError, match=f"the probabilities of {rows} test rows") as raised:
-        scoring.measure(model, tmp_path / "clear_data.csv", tmp_path / "predictions.csv", 1000, map)
+        scoring.measure(model, tmp_path / "clear_data.csv", io.BytesIO(), 1000)
     assert raised.value.exit_code == os.EX_OSERR
 
 
@@ -215,9 +224,49 @@ def test_clear_data_reads_back_to_the_same_floats(tmp_path: Path, small: int, mo
     rows = [f"NA,0,{number!r},\n" for number in numbers]
     path.write_text("id,target,f0,f1\n" + "".join([*rows, '"0,""0\n7",1,,1.0\n']), encoding="utf-8")
     (batch,) = batches.split(path, 1 << 30, first_line=2)
-    ids, target, features = vectors.read_clear(batch, 2)
+    ids, target, features = arrays.read_clear(batch, 2)
 
     assert features[:-1, 0].tolist() == numbers
     assert np.isnan(features[-1, 0])
     assert features[-1, 1] == 1
     assert (ids[0], ids[-1], target.tolist()) == ("NA", '0,"0\n7', [0] * len(numbers) + [1])
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("classify", HistGradientBoostingClassifier(max_iter=5))],
+        [
+            ("impute", SimpleImputer()),
+            ("scale", StandardScaler()),
+            ("classify", LogisticRegression(class_weight="balanced")),
+        ],
+    ],
+    ids=["another classifier", "another parameter"],
+)
+def test_any_other_pipeline_is_fitted_by_scikit_learn(tmp_path: Path, steps: list[tuple[str, Any]]) -> None:
+    """A Pipeline that cannot be fitted batch by batch gets the training rows in memory, and can be scored."""
+    data = table(400)
+    data.loc[0, "f0"] = np.nan
+    clear = tmp_path / "clear_data.csv"
+    data.to_csv(clear, index=False)
+    training_table = training_rows(data)
+    theirs = clone(Pipeline(steps)).fit(training_table[["f0", "f1"]], training_table["target"])
+    ours = fitting.fit(Pipeline(steps), read_training_rows(clear, tmp_path / "rows", 1000))
+    features = data[["f0", "f1"]]
+
+    assert ours.predict_proba(features) == pytest.approx(theirs.predict_proba(features), rel=1e-12)
+    assert scoring.measure(ours, clear, io.BytesIO())["classifier"] == type(steps[-1][1]).__name__
+
+
+@pytest.mark.parametrize("C", [0.1, 10.0])
+def test_strength_of_the_penalty_is_respected(tmp_path: Path, C: float) -> None:  # noqa: N803 - scikit-learn's name
+    """A different C is fitted batch by batch, to the optimum that scikit-learn finds."""
+    clear = tmp_path / "clear_data.csv"
+    table(400).to_csv(clear, index=False)
+    models = [train.build_model().set_params(classify__C=C) for _ in range(2)]
+    rows = training_rows(table(400))
+    theirs = models[0].fit(rows[["f0", "f1"]], rows["target"])
+    ours = fitting.fit(models[1], read_training_rows(clear, tmp_path / "rows", 1000))
+
+    assert ours[-1].coef_ == pytest.approx(theirs[-1].coef_, rel=1e-9)

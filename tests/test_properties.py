@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from steplib.csvfile import HEAD_BYTES, check_head
-from steplib.dataset import MISSING
 from steplib.errors import DataError
+from steplib.table.csvfile import HEAD_BYTES, check_head
+from steplib.table.schema import MISSING
 from test_transform import BODY, HEAD, clean_in_every_way
 
 CELLS = st.one_of(

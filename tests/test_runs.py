@@ -137,7 +137,7 @@ def test_second_process_in_one_run_is_kept_out(project: Project, run_up_to: RunU
         holder.kill()
 
     assert done.returncode == 75
-    assert "found another process" in done.stderr
+    assert "another process is working on it" in done.stderr
     assert project.step("transform", log).returncode == 0
 
 
@@ -223,7 +223,7 @@ def test_old_runs_are_pruned(project: Project) -> None:
     assert len(list((project.root / "logs").iterdir())) == 5
     kept = {run.name for run in runs}
     gone = next(log for log in (project.root / "logs").iterdir() if log.stem.removeprefix("log_") not in kept)
-    assert "found no" in project.step("transform", str(gone)).stderr
+    assert "the run of this log has been removed" in project.step("transform", str(gone)).stderr
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ def test_defaults() -> None:
     found = read_settings()
 
     assert (found.data_url, found.data_base) == ("data/wdbc.csv", settings.ROOT)
-    assert (found.data_timeout, found.keep_runs, found.retry_delay) == (30, 10, 5)
+    assert (found.data_timeout, found.keep_runs, found.batch_bytes) == (30, 10, 4 << 20)
+    assert settings.retry_pauses(settings.read_values()) == [5, 15]
 
 
 def test_environment_wins_over_file(env_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -67,9 +67,8 @@ def test_unusable_interpreter(project: Project, python: str) -> None:
     done = project.pipeline(ETL_PYTHON=python)
 
     assert done.returncode == 78
-    assert done.stderr == (
-        f"run_pipeline.sh: ETL_PYTHON: expected Python 3.11 or newer, found none at {python}; correct or empty it\n"
-    )
+    expected = f"expected Python 3.11 or newer, found none at {python}; correct it, or leave it empty"
+    assert done.stderr == f"run_pipeline.sh: ETL_PYTHON: {expected}\n"
 
 
 def path_without_python(project: Project) -> str:

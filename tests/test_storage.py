@@ -30,13 +30,13 @@ def url(request: pytest.FixtureRequest) -> str:
     return "s3://bucket/" + re.sub(r"\W", "_", request.node.name)
 
 
-def tool(project: Project, name: str, *arguments: str, **settings: str) -> Completed:
-    """Run verify.py or history.py."""
-    return project.step(name, *arguments, **settings)
+def runs_py(project: Project, *arguments: str, **settings: str) -> Completed:
+    """Run runs.py."""
+    return project.step("runs", *arguments, **settings)
 
 
 def is_verified(done: Completed) -> bool:
-    """Return whether verify.py found no difference."""
+    """Return whether runs.py verify found no difference."""
     assert done.returncode in {0, 65}, done.stderr
     return done.returncode == 0
 
@@ -57,7 +57,7 @@ def large_csv(project: Project, megabytes: int) -> str:
 
 
 def test_published_run_is_whole_and_verified(project: Project, store: ObjectStore, url: str) -> None:
-    """All results, the log and the manifest are published, latest.json names them, and verify.py confirms them."""
+    """All results, the log and the manifest are published, latest.json names them, and runs.py verify confirms them."""
     log = project.chain(STORAGE_URL=url, **store.environment)
     (run,) = project.runs()
     files = store.files()
@@ -72,9 +72,9 @@ def test_published_run_is_whole_and_verified(project: Project, store: ObjectStor
     assert files.cat_file(f"{url}/runs/{run.name}/model.pkl") == (run / "model.pkl").read_bytes()
     assert Path(log).read_text(encoding="utf-8").endswith(f"published: {url}/runs/{run.name}\n")
     for name in (f"{url}/latest.json", f"{url}/runs/{run.name}", run.name, str(run)):
-        done = tool(project, "verify", name, **store.environment)
+        done = runs_py(project, "verify", name, **store.environment)
         assert is_verified(done), done.stderr
-        assert "metrics, computed again          fits" in done.stdout
+        assert "metrics, computed again          matches" in done.stdout
 
 
 def written_at(store: ObjectStore, folder: str) -> dict[str, Any]:
@@ -119,10 +119,10 @@ def test_store_that_is_down(project: Project, run_up_to: RunUpTo, store: ObjectS
 
     assert failed.returncode == 75, failed.stderr
     assert failed.stdout == ""
-    assert f"{url}: expected the storage to answer" in failed.stderr
+    assert f"{url}: the storage did not answer" in failed.stderr
     assert set(project.artifacts()) == ARTIFACTS
     assert project.step("evaluate", log, STORAGE_URL=url, **store.environment).returncode == 0
-    assert is_verified(tool(project, "verify", f"{url}/latest.json", **store.environment))
+    assert is_verified(runs_py(project, "verify", f"{url}/latest.json", **store.environment))
 
 
 @pytest.mark.parametrize("place", ["s3", "file"])
@@ -139,11 +139,11 @@ def test_killed_publication_is_resumed(
             wait_until(lambda begun=begun: Path(log).read_text(encoding="utf-8").count("publishing to") > begun)
             time.sleep(pause)
             process.kill()
-        seen = tool(project, "verify", f"{place}/latest.json", **store.environment)
+        seen = runs_py(project, "verify", f"{place}/latest.json", **store.environment)
         assert is_verified(seen) or "latest.json: expected the name of a run" in seen.stderr, seen.stderr
 
     assert project.step("evaluate", log, STORAGE_URL=place, **store.environment).returncode == 0
-    assert is_verified(tool(project, "verify", f"{place}/latest.json", **store.environment))
+    assert is_verified(runs_py(project, "verify", f"{place}/latest.json", **store.environment))
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
@@ -173,7 +173,7 @@ def test_store_that_goes_down_in_the_middle(project: Project, store: ObjectStore
     assert not store.files().exists(f"{url}/latest.json")
     assert not store.files().exists(f"{url}/runs/{run.name}/manifest.json")
     assert project.step("evaluate", log, STORAGE_URL=url, **store.environment).returncode == 0
-    assert is_verified(tool(project, "verify", f"{url}/latest.json", **store.environment))
+    assert is_verified(runs_py(project, "verify", f"{url}/latest.json", **store.environment))
 
 
 @pytest.mark.parametrize(
@@ -221,8 +221,8 @@ def test_url_with_credentials_is_refused(project: Project, wrong: str) -> None:
     done = project.step("data_loader", STORAGE_URL=wrong)
 
     assert done.returncode == 78
-    assert "STORAGE_URL (set by the environment): expected an URL like s3://bucket/prefix" in done.stderr
-    refused = [tool(project, name, wrong) for name in ("verify", "history")] if "://" in wrong else []
+    assert "STORAGE_URL (set by the environment): expected a URL like s3://bucket/prefix" in done.stderr
+    refused = [runs_py(project, name, wrong) for name in ("verify", "list")] if "://" in wrong else []
     assert [each.returncode for each in refused] == [78] * len(refused)
     assert "Zq7Secret" not in "".join([done.stderr, *(each.stdout + each.stderr for each in refused)])
 
@@ -233,7 +233,7 @@ def test_credentials_in_env_file(project: Project, store: ObjectStore, url: str)
     (project.root / ".env").write_text("".join(lines), encoding="utf-8")
     project.chain()
 
-    assert is_verified(tool(project, "verify", f"{url}/latest.json"))
+    assert is_verified(runs_py(project, "verify", f"{url}/latest.json"))
 
 
 def test_reader_always_finds_a_whole_run(project: Project, run_up_to: RunUpTo, store: ObjectStore, url: str) -> None:
@@ -260,7 +260,7 @@ def test_reader_always_finds_a_whole_run(project: Project, run_up_to: RunUpTo, s
     assert [step.returncode for step in published] == [0] * 11
     assert len(set(found)) >= 10
     assert len(found) >= 100
-    assert is_verified(tool(project, "verify", f"{url}/latest.json", **store.environment))
+    assert is_verified(runs_py(project, "verify", f"{url}/latest.json", **store.environment))
 
 
 def read_latest(files: Any, url: str) -> str:
@@ -293,7 +293,7 @@ def test_two_runs_at_once(project: Project, run_up_to: RunUpTo, store: ObjectSto
 
     assert json.loads(store.files().cat_file(f"{url}/latest.json"))["run"] == project.runs()[1].name
     for run in project.runs():
-        assert is_verified(tool(project, "verify", f"{url}/runs/{run.name}", **store.environment))
+        assert is_verified(runs_py(project, "verify", f"{url}/runs/{run.name}", **store.environment))
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +320,7 @@ def change(path: Path, **values: Any) -> None:
 
 def record(run: Path, name: str) -> None:
     """Record a changed file in the manifest, as a forger would."""
-    from steplib.manifest import sha256
+    from steplib.runs.manifest import sha256
 
     manifest = json.loads((run / "manifest.json").read_bytes())
     manifest["artifacts"][name] |= {"sha256": sha256(run / name), "bytes": (run / name).stat().st_size}
@@ -329,7 +329,7 @@ def record(run: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", [*sorted(ARTIFACTS), "log", "manifest.json", "latest.json"])
 def test_one_byte_is_enough(project: Project, published: Path, name: str) -> None:
-    """If one byte of any file is changed, verify.py names the file."""
+    """If one byte of any file is changed, runs.py verify names the file."""
     latest = json.loads((published / "latest.json").read_bytes())
     run = published / "runs" / latest["run"]
     path = published / name if name == "latest.json" else run / (f"log_{run.name}.log" if name == "log" else name)
@@ -337,10 +337,10 @@ def test_one_byte_is_enough(project: Project, published: Path, name: str) -> Non
     spot = content.index(b"0.99") + 3 if name.endswith(".json") else len(content) // 2
     content[spot] ^= 1
     path.write_bytes(content)
-    done = tool(project, "verify", f"file://{published}/latest.json")
+    done = runs_py(project, "verify", f"file://{published}/latest.json")
 
     assert not is_verified(done)
-    assert done.stderr.startswith(f"verify.py: {path.name}: expected what was written")
+    assert done.stderr.startswith(f"runs.py: {path.name}: expected what was written")
 
 
 @pytest.mark.slow
@@ -351,21 +351,21 @@ def test_forged_manifest_does_not_help(project: Project, published: Path) -> Non
 
     def verified_after(name: str) -> Completed:
         record(run, name)
-        done = tool(project, "verify", f"file://{run}")
+        done = runs_py(project, "verify", f"file://{run}")
         shutil.rmtree(run)
         shutil.copytree(original, run)
         return done
 
     change(run / "evaluation.json", recall=0.5)
     assert (
-        "metrics, computed again: expected what was written, found another recall"
+        "metrics, computed again: expected what was written, found a different recall"
         in verified_after("evaluation.json").stderr
     )
     rows = (run / "predictions.csv").read_text(encoding="utf-8").splitlines()
     row = rows[1].split(",")
     rows[1] = ",".join([*row[:2], str(1 - int(row[2])), row[3]])
     (run / "predictions.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    assert "found another y_pred in row 1" in verified_after("predictions.csv").stderr
+    assert "found a different y_pred in row 1" in verified_after("predictions.csv").stderr
     model = joblib.load(run / "model.pkl")
     model[-1].coef_ = model[-1].coef_ * 0.5
     joblib.dump(model, run / "model.pkl")
@@ -377,10 +377,10 @@ def test_forged_manifest_does_not_help(project: Project, published: Path) -> Non
     (run / "evaluation.json").write_text("3", encoding="utf-8")
     assert "evaluation.json: expected what was written, found no metrics" in verified_after("evaluation.json").stderr
     (run / "predictions.csv").write_text("", encoding="utf-8")
-    assert "found another number of rows or columns in row 0" in verified_after("predictions.csv").stderr
+    assert "found a different number of rows or columns in row 0" in verified_after("predictions.csv").stderr
     (run / "predictions.csv").write_bytes(b"id,y_true,y_pred,probability\n\xff\n")
-    assert "found no such table" in verified_after("predictions.csv").stderr
-    assert is_verified(tool(project, "verify", f"file://{run}"))
+    assert "found a file that is not a table" in verified_after("predictions.csv").stderr
+    assert is_verified(runs_py(project, "verify", f"file://{run}"))
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_foreign_manifest_is_refused(published: Path, project: Project, forged: 
     """A manifest of a different run, or one that no step wrote, is refused."""
     run = min((published / "runs").iterdir())
     change(run / "manifest.json", **forged)
-    done = tool(project, "verify", f"file://{run}")
+    done = runs_py(project, "verify", f"file://{run}")
 
     assert not is_verified(done)
     assert "manifest" in done.stderr.splitlines()[-1]
@@ -400,29 +400,40 @@ def test_foreign_manifest_is_refused(published: Path, project: Project, forged: 
 def test_forged_latest_is_refused(published: Path, project: Project, field: str) -> None:
     """A field of latest.json that differs from the run is named."""
     change(published / "latest.json", **{field: "runs/other"})
-    done = tool(project, "verify", f"file://{published}/latest.json")
+    done = runs_py(project, "verify", f"file://{published}/latest.json")
 
     assert not is_verified(done)
-    assert done.stderr.startswith(f"verify.py: latest.json: expected what was written, found another {field}")
+    assert done.stderr.startswith(f"runs.py: latest.json: expected what was written, found a different {field}")
 
 
 def test_wrong_argument_of_verify(project: Project) -> None:
-    """An argument that does not name a run is a usage error."""
-    for arguments in ([], ["2026_01_01_00_00_00"], ["/nowhere"], ["a", "b"]):
-        done = tool(project, "verify", *arguments)
+    """An argument that does not name a run is a usage error in one line."""
+    for arguments in ([], ["2026_01_01_00_00_00"], ["/nowhere"], ["a", "b"], ["--fast"]):
+        done = runs_py(project, "verify", *arguments)
         assert done.returncode == 64
-        assert done.stderr.startswith("verify.py: RUN: expected")
-    assert tool(project, "verify", "file:///nowhere/latest.json").returncode == 65
-    assert "Usage" in tool(project, "verify", "--help").stdout
+        assert done.stderr.startswith("runs.py: ")
+        assert len(done.stderr.splitlines()) == 1
+    assert runs_py(project, "verify", "file:///nowhere/latest.json").returncode == 65
+
+
+@pytest.mark.parametrize("command", [[], ["list"], ["verify"], ["rollback"]])
+def test_help_of_runs(project: Project, command: list[str]) -> None:
+    """Each command has its --help, and without a command the usage is wrong."""
+    done = runs_py(project, *command, "--help")
+
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: runs.py {' '.join(command)}".rstrip())
+    assert done.stderr == ""
+    assert runs_py(project).returncode == 64
 
 
 def test_history(project: Project, published: Path) -> None:
     """Local and published runs are listed newest first with their outcome, and the page needs no other file."""
     (project.root / "secret.csv").write_text("Zq7patient,M,1\nZq7patient,X,2\n", encoding="utf-8")
     assert project.pipeline(DATA_URL="secret.csv").returncode == 65
-    local = tool(project, "history")
+    local = runs_py(project, "list")
     page = (project.root / "results" / "history.html").read_text(encoding="utf-8")
-    remote = tool(project, "history", f"file://{published}")
+    remote = runs_py(project, "list", f"file://{published}")
 
     lines = local.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:4]] == [run.name for run in reversed(project.runs())]
@@ -436,20 +447,29 @@ def test_history(project: Project, published: Path) -> None:
 
 
 def test_documented_reader_and_roll_back(project: Project, published: Path) -> None:
-    """The code in the README loads the latest model and rolls back to an older run."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    reader, roll_back = (code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "s3://" in code)
+    """The documented code loads the latest model, and the documented command rolls back to an older run."""
+    page = (ROOT / "docs" / "storage.md").read_text(encoding="utf-8")
+    (reader,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "s3://" in code)
+    (command,) = re.findall(r"^\.venv/bin/python etl/runs\.py (rollback .*)$", page, re.MULTILINE)
     older, newer = (run.name for run in project.runs())
 
-    def run(code: str) -> Completed:
-        code = code.replace("s3://bucket/prefix", f"file://{published}").replace("2026_11_22_21_36_36", older)
-        return project.run([sys.executable, "-c", code + "\nprint(latest['run'] if 'latest' in vars() else '')"])
+    def documented(text: str) -> str:
+        return text.replace("s3://bucket/prefix", f"file://{published}").replace("2026_11_22_21_36_36", older)
 
-    first = run(reader)
-    assert first.stdout.split()[-1] == newer, first.stderr
-    assert run(roll_back).returncode == 0
-    assert run(reader).stdout.split()[-1] == older
-    assert is_verified(tool(project, "verify", f"file://{published}/latest.json"))
+    def latest() -> str:
+        done = project.run([sys.executable, "-c", documented(reader) + "\nprint(latest['run'])"])
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    name, url, stamp = command.split()
+    assert latest() == newer
+    assert runs_py(project, name, documented(url), documented(stamp)).returncode == 0
+    assert latest() == older
+    assert runs_py(project, name, newer, documented(url)).returncode == 0
+    assert latest() == newer
+    assert runs_py(project, name, documented(url), "2001_01_01_00_00_00").returncode == 64
+    assert runs_py(project, name, documented(url), "newest").returncode == 64
+    assert is_verified(runs_py(project, "verify", f"file://{published}/latest.json"))
 
 
 @pytest.mark.slow
@@ -463,4 +483,4 @@ def test_memory(project: Project) -> None:
     (project.runs()[0] / "raw_data.csv").unlink()
     gone = project.step("evaluate", log, STORAGE_URL="memory://any/where")
     assert gone.returncode == 65
-    assert "raw_data.csv: expected what manifest.json records, found no file" in gone.stderr
+    assert "raw_data.csv: expected what the manifest records, found no file" in gone.stderr

@@ -1,16 +1,17 @@
 """Cleaning, on tables of a few rows."""
 
 import csv
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import transform
 from conftest import wdbc_rows
-from steplib import batches
-from steplib.csvfile import check_head
-from steplib.dataset import WDBC_FEATURES, is_test
 from steplib.errors import DataError
+from steplib.table import batches
+from steplib.table.cleaning import clean as clean_table
+from steplib.table.csvfile import check_head
+from steplib.table.schema import WDBC_FEATURES, is_test
 
 # Ids on both sides of the split: a table of four rows then has both classes on both sides.
 TEST_IDS = [str(i) for i in range(100) if is_test(str(i))]
@@ -31,10 +32,11 @@ def clean_in_every_way(content: bytes, folder: Path) -> Path:
     raw.write_bytes(content)
     for small, batch_bytes in WAYS:
         clear = folder / f"clear_{small}_{batch_bytes}.csv"
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, clear.open("w+b") as cleaned:
             patch.setattr(batches, "SMALL_FILE_BYTES", small)
             try:
-                summary = transform.clean_file(raw, clear, folder, batch_bytes, map)
+                summary = clean_table(raw, cleaned, io.BytesIO(), batch_bytes)
+                cleaned.flush()
                 found[small, batch_bytes] = (clear.read_bytes(), summary.rows_read, summary.rows)
             except DataError as error:
                 found[small, batch_bytes] = str(error)
@@ -147,37 +149,37 @@ def test_rows_of_one_id_with_different_values_stay(clean: Clean) -> None:
             "невалидные данные в target: expected B or M; found at line 6, column 2 (diagnosis)",
         ),
         (HEAD + BODY + "9,,1,2\n", "line 6, column 2 (diagnosis): missing"),
-        (HEAD + BODY + "9,m,1,2\n", "line 6, column 2 (diagnosis): another value"),
-        (HEAD + BODY.replace("M", "B"), "невалидные данные в target: expected both B and M, found not one M"),
-        (HEAD + "\n" + BODY + "9,B,SECRET,2\n", "line 7, column 3 (size): no finite number"),
-        (HEAD + BODY + "9,B,1,inf\n", "line 6, column 4 (shape): no finite number"),
-        (HEAD + BODY + "9,B,1,1e999\n", "line 6, column 4 (shape): no finite number"),
-        (HEAD + BODY + "9,B,1,1_0\n", "line 6, column 4 (shape): no finite number"),
-        (HEAD + BODY + "9,B,1,٣\n", "line 6, column 4 (shape): no finite number"),
-        (HEAD + BODY + '9,B,1,"2,5"\n', "line 6, column 4 (shape): no finite number"),
-        ("1,M,SECRET,2\n" + BODY, "line 1, column 3 (feature_1): no finite number"),
-        ("1,X,1,2\n" + BODY, "line 1, column 2 (diagnosis): another value"),
-        ("SECRET,malignant,SECRET,high\nb,benign,SECRET,low\n", "line 1, column 2 (diagnosis): another value"),
-        ('SECRET,malignant,"17,99"\n2,B,1\n', "line 1, column 2 (diagnosis): another value"),
+        (HEAD + BODY + "9,m,1,2\n", "line 6, column 2 (diagnosis): neither B nor M"),
+        (HEAD + BODY.replace("M", "B"), "невалидные данные в target: expected both B and M, found no M"),
+        (HEAD + "\n" + BODY + "9,B,SECRET,2\n", "line 7, column 3 (size): not a finite number"),
+        (HEAD + BODY + "9,B,1,inf\n", "line 6, column 4 (shape): not a finite number"),
+        (HEAD + BODY + "9,B,1,1e999\n", "line 6, column 4 (shape): not a finite number"),
+        (HEAD + BODY + "9,B,1,1_0\n", "line 6, column 4 (shape): not a finite number"),
+        (HEAD + BODY + "9,B,1,٣\n", "line 6, column 4 (shape): not a finite number"),
+        (HEAD + BODY + '9,B,1,"2,5"\n', "line 6, column 4 (shape): not a finite number"),
+        ("1,M,SECRET,2\n" + BODY, "line 1, column 3 (feature_1): not a finite number"),
+        ("1,X,1,2\n" + BODY, "line 1, column 2 (diagnosis): neither B nor M"),
+        ("SECRET,malignant,SECRET,high\nb,benign,SECRET,low\n", "line 1, column 2 (diagnosis): neither B nor M"),
+        ('SECRET,malignant,"17,99"\n2,B,1\n', "line 1, column 2 (diagnosis): neither B nor M"),
         *(
             (f"x,X,{cell},size\n{BODY}", "line 1, column 2")
             for cell in ("<5", "0mm", "inf", "−1.5", "1 234", "2024-01-02")
         ),
-        ("1,X,SECRET,a-b\n" + BODY, "line 1, column 2 (diagnosis): another value"),
-        ("id,diagnosis,0,1\n" + BODY, "line 1 was taken for data, not for names"),
-        (HEAD + BODY + '"9\r9",B,1,2\n', "line 6: expected LF or CRLF at its end"),
-        ((HEAD + BODY).replace("\n", "\r"), "line 1: expected LF or CRLF at its end"),
+        ("1,X,SECRET,a-b\n" + BODY, "line 1, column 2 (diagnosis): neither B nor M"),
+        ("id,diagnosis,0,1\n" + BODY, "line 1 was read as data, not as a header"),
+        (HEAD + BODY + '"9\r9",B,1,2\n', "line 6: expected lines that end with LF or CRLF"),
+        ((HEAD + BODY).replace("\n", "\r"), "line 1: expected lines that end with LF or CRLF"),
         ("SECRET,malignant,yes,no\n,B,1,2\n", "line 2, column 1 (id): no record id"),
         (HEAD + BODY + " ,B,1,2\n", "line 6, column 1 (id): no record id"),
-        (HEAD + BODY + "9,B,1\n", "line 6: 3 columns, expected 4"),
-        (HEAD + BODY + "9,B,1,2,3\n", "line 6: 5 columns, expected 4"),
+        (HEAD + BODY + "9,B,1\n", "line 6: 3 columns instead of 4"),
+        (HEAD + BODY + "9,B,1,2,3\n", "line 6: 5 columns instead of 4"),
         (HEAD + BODY + HEAD, "line 6, column 2 (diagnosis)"),
         (HEAD + '"a\nb",B,1,2\n9,B,1,SECRET\n', "line 4, column 4 (shape)"),
-        (HEAD + BODY + '9,B,"SECRET,2\n', "line 6: expected each field in whole quotes"),
-        (HEAD + BODY + '9,B,"1"SECRET,2\n', "line 6: expected each field in whole quotes"),
-        (HEAD.replace("shape", "size") + BODY, "line 1: expected a name of its own for each column of the header line"),
-        (HEAD.replace("shape", "id") + BODY, "line 1: expected a name of its own"),
-        (HEAD.replace("shape", "target") + BODY, "line 1: expected a name of its own"),
+        (HEAD + BODY + '9,B,"SECRET,2\n', "line 6: expected quotes only around whole fields"),
+        (HEAD + BODY + '9,B,"1"SECRET,2\n', "line 6: expected quotes only around whole fields"),
+        (HEAD.replace("shape", "size") + BODY, "line 1: expected a different name for each column of the header line"),
+        (HEAD.replace("shape", "id") + BODY, "line 1: expected a different name"),
+        (HEAD.replace("shape", "target") + BODY, "line 1: expected a different name"),
         (HEAD, "found a header line alone"),
         ("", "found an empty file"),
         (f"{TEST_IDS[0]},M,?\n{TEST_IDS[1]},B,?\n", "expected at least one feature with values"),
@@ -216,7 +218,7 @@ def test_at_most_ten_places_are_named(clean: Clean) -> None:
         (b"\x1f\x8brest", "a gzip archive"),
         ("id,diagnosis,a\n".encode("utf-16"), "UTF-16"),
         ("id,diagnosis,a\n".encode("utf-16-le"), "binary data or UTF-16"),
-        ("имя,диагноз,a\n".encode("cp1251"), "another encoding"),
+        ("имя,диагноз,a\n".encode("cp1251"), "a different encoding"),
         (b"1;M;2,5;3,5\n", "semicolons"),
         (b"1\tM\t2\n", "tabs"),
         (b"service unavailable\n", "1 column(s)"),

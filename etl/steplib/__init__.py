@@ -1,1 +1,1 @@
-"""What the four steps share; the scripts in `etl/` import it, nothing here imports a script."""
+"""What the scripts share; docs/development.md shows the rooms and who may import whom."""

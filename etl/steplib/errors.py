@@ -1,18 +1,23 @@
-"""The ways in which a step ends early; each carries the exit code that every orchestrator sees."""
+"""The ways in which a step ends early, each with the exit code that every orchestrator sees."""
 
 import errno
+import math
 import os
 import re
+import resource
 import signal
 import sys
 
 OS_REFUSALS = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
-# How libraries say that memory is out, beside MemoryError and a shared library that cannot be loaded.
+# How libraries report that they are out of memory, apart from MemoryError and a shared library that cannot be loaded.
 NO_MEMORY = "out of memory|can't start new thread"
+# Address space for require_address_space. The first is enough to load scikit-learn and to fit a small table.
+NUMPY_NEEDS = 1 << 30
+PYARROW_NEEDS = 4 << 30
 
 
 class PipelineError(Exception):
-    """A step cannot go on; the text is one line: the thing, what was expected, what was found, the way out."""
+    """A step cannot continue; the message is one line: what was expected and found, or what happened; the way out."""
 
     exit_code = os.EX_SOFTWARE
 
@@ -24,25 +29,25 @@ class UsageError(PipelineError):
 
 
 class DataError(PipelineError):
-    """The data is not what the step can work with; trying again does not help."""
+    """The data cannot be used; trying again does not help."""
 
     exit_code = os.EX_DATAERR
 
 
 class StorageError(PipelineError):
-    """The disk does not take or give what it should."""
+    """A disk or a storage cannot be written or read."""
 
     exit_code = os.EX_IOERR
 
 
 class UnreachableError(PipelineError):
-    """The source cannot be reached or was cut off; trying again later may help."""
+    """The source or the storage cannot be reached or was cut off; trying again later may help."""
 
     exit_code = os.EX_TEMPFAIL
 
 
 class MemoryShortError(PipelineError):
-    """Something that has to be held in memory does not fit."""
+    """What has to be held in memory does not fit."""
 
     exit_code = os.EX_OSERR
 
@@ -54,13 +59,7 @@ class SettingError(PipelineError):
 
 
 class Stopped(BaseException):
-    """A signal asked the step to end."""
-
-    def __init__(self, signum: int) -> None:
-        """Keep the number of the signal; the shell's convention makes the exit code of it."""
-        super().__init__(signum)
-        self.signum = signum
-        self.exit_code = 128 + signum
+    """A signal asked the step to end; its number is the argument."""
 
 
 def explain(error: BaseException) -> tuple[str, int]:
@@ -69,19 +68,37 @@ def explain(error: BaseException) -> tuple[str, int]:
         case PipelineError():
             text, code = str(error), error.exit_code
         case Stopped():
-            text, code = f"stopped by {signal.Signals(error.signum).name}", error.exit_code
+            signum = signal.Signals(error.args[0])
+            # The shell's convention.
+            text, code = f"stopped by {signum.name}", 128 + signum
         case KeyboardInterrupt():
             text, code = "stopped by Ctrl-C", 128 + signal.SIGINT
         case OSError():
             where = f"{error.filename}: " if error.filename else ""
-            text = f"{where}{error.strerror or type(error).__name__}; mend that, then run again"
+            text = f"{where}{error.strerror or type(error).__name__}; fix this and run again"
             code = os.EX_OSERR if error.errno in OS_REFUSALS else os.EX_IOERR
         case ModuleNotFoundError():
-            way_out = "remove .venv and let run_pipeline.sh make it anew, or install requirements-etl.txt there"
-            text, code = f"{sys.executable}: expected the package {error.name}, found none; {way_out}", os.EX_CONFIG
+            way_out = "remove .venv so that run_pipeline.sh creates it again, or install requirements-etl.txt"
+            text, code = f"{sys.executable}: the package {error.name} is not installed; {way_out}", os.EX_CONFIG
         case _ if isinstance(error, MemoryError | ImportError) or re.search(NO_MEMORY, str(error)):
-            text, code = f"expected enough memory, found too little ({type(error).__name__}); give more", os.EX_OSERR
+            text, code = f"out of memory ({type(error).__name__}); give the step more memory", os.EX_OSERR
         case _:
-            text = f"a defect of the pipeline: {type(error).__name__}; the log says where, please report it"
+            text = f"a bug in the pipeline ({type(error).__name__}); please report it with its traceback"
             code = os.EX_SOFTWARE
     return text, code
+
+
+def address_space() -> float:
+    """Return the bytes of memory that `ulimit -v` allows this process to reserve."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return math.inf if limit == resource.RLIM_INFINITY else limit
+
+
+def require_address_space(least: int) -> None:
+    """Raise MemoryShortError if `ulimit -v` is below `least` bytes.
+
+    OpenBLAS would hang, and pyarrow would abort the process; neither can be caught.
+    """
+    if address_space() < least:
+        expected = f"expected at least {least >> 20} MiB of address space (ulimit -v)"
+        raise MemoryShortError(f"memory: {expected}, found {int(address_space()) >> 20} MiB; raise the limit")

@@ -1,4 +1,4 @@
-"""What the environment and `.env` may say, typed and checked. Every setting is read here and nowhere else."""
+"""The settings: the environment, then `.env` in the project's root, then the defaults. They are read nowhere else."""
 
 import io
 import os
@@ -11,18 +11,23 @@ from steplib.errors import SettingError
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV_FILE = ROOT / ".env"
+ENVIRONMENT = "the environment"
+DAY = 86_400
 
 DEFAULTS = {
     "DATA_URL": "data/wdbc.csv",
     "DATA_TIMEOUT": "30",
-    "KEEP_RUNS": "10",
     "RETRY_DELAY": "5",
-    "STORAGE_URL": "",
+    "KEEP_RUNS": "10",
     "BATCH_BYTES": "4194304",
     "WORKERS": "0",
     "DASK_SCHEDULER": "",
+    "STORAGE_URL": "",
+    "ETL_PYTHON": "",
+    "SCHEDULE": "",
+    "STEP_TIMEOUT": "21600",
+    "NOTIFY_URL": "",
 }
-LONGEST_WAIT = 86_400
 
 
 class Value(NamedTuple):
@@ -32,16 +37,20 @@ class Value(NamedTuple):
     text: str
     origin: str
 
+    def wrong(self, expected: str, found: str | None = None) -> SettingError:
+        """Return the error of a value that cannot be used; without `found` the value itself is shown."""
+        shown = repr(self.text[:40]) if found is None else found
+        return SettingError(f"{self.name} (set by {self.origin}): expected {expected}, found {shown}; correct it")
+
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a run; times in seconds; `workers` 0 for one on each core."""
+    """The settings of the steps; times in seconds; `workers` 0: one per core."""
 
     data_url: str
     data_base: Path
     data_timeout: float
     keep_runs: int
-    retry_delay: float
     storage_url: str
     batch_bytes: int
     workers: int
@@ -49,22 +58,21 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """Read every setting: the environment first, then `.env` in the project's root, then the default.
+    """Read and check the settings of the steps. Raises SettingError for a value that cannot be used.
 
     A relative path in DATA_URL starts from the working directory if the environment names it, else from the root.
-    Raises SettingError for a value that cannot be used.
     """
-    in_file = _read_env_file()
-    values = {name: _find(name, in_file) for name in DEFAULTS}
+    values = read_values()
     data_url, storage = values["DATA_URL"], values["STORAGE_URL"]
     if not data_url.text:
-        raise _wrong(data_url, "an http(s) or file URL or a path (leave the line out for the embedded data)", "nothing")
+        expected = "an http(s) or file URL or a path (leave the line out for the embedded data)"
+        raise data_url.wrong(expected, "nothing")
+    retry_pauses(values)
     return Settings(
         data_url=data_url.text,
-        data_base=Path.cwd() if data_url.origin == "the environment" else ROOT,
-        data_timeout=_seconds(values["DATA_TIMEOUT"], least=0.001),
+        data_base=Path.cwd() if data_url.origin == ENVIRONMENT else ROOT,
+        data_timeout=seconds(values["DATA_TIMEOUT"], least=0.001),
         keep_runs=_whole_number(values["KEEP_RUNS"], least=1),
-        retry_delay=_seconds(values["RETRY_DELAY"], least=0),
         storage_url=storage.text and check_storage_url(storage.text, f"{storage.name} (set by {storage.origin})"),
         batch_bytes=_whole_number(values["BATCH_BYTES"], least=1),
         workers=_whole_number(values["WORKERS"], least=0),
@@ -72,13 +80,31 @@ def read_settings() -> Settings:
     )
 
 
+def read_values() -> dict[str, Value]:
+    """Return every setting as it was written, by its name. Raises SettingError if `.env` cannot be read."""
+    in_file = _read_env_file()
+    return {name: _find(name, in_file) for name in DEFAULTS}
+
+
+def retry_pauses(values: dict[str, Value]) -> list[float]:
+    """Return the seconds to wait before each further try of a step that could not reach something."""
+    delay = seconds(values["RETRY_DELAY"], least=0)
+    return [delay, 3 * delay]
+
+
+def etl_python(values: dict[str, Value]) -> str:
+    """Return the interpreter of the steps, or nothing; a relative path in `.env` starts from the root."""
+    text = values["ETL_PYTHON"].text
+    return str(ROOT / text) if "/" in text and values["ETL_PYTHON"].origin != ENVIRONMENT else text
+
+
 def pipeline_run_id() -> str | None:
-    """Return the name that an orchestrator gave this run, if any: its repeated load step goes on in the same run."""
+    """Return the orchestrator's name for this run, if any: a repeated load step under it continues the same run."""
     return os.environ.get("PIPELINE_RUN_ID") or None
 
 
 def export_env_file() -> None:
-    """Put what `.env` says into the environment, where the clouds' libraries look for their credentials."""
+    """Copy `.env` into the environment, where the clouds' libraries look for their credentials."""
     for name, text in _read_env_file().items():
         if text is not None:
             os.environ.setdefault(name, text)
@@ -86,17 +112,17 @@ def export_env_file() -> None:
 
 def _find(name: str, in_file: dict[str, str | None]) -> Value:
     if name in os.environ:
-        return Value(name, os.environ[name].strip(), "the environment")
+        return Value(name, os.environ[name].strip(), ENVIRONMENT)
     if name in in_file:
         return Value(name, (in_file[name] or "").strip(), str(ENV_FILE))
     return Value(name, DEFAULTS[name], "the default")
 
 
 def _read_env_file() -> dict[str, str | None]:
-    """Read `.env`; unlike python-dotenv alone, refuse a line that cannot be read rather than pass over it."""
+    """Read `.env`; unlike python-dotenv alone, refuse a line that cannot be read instead of ignoring it."""
     if not ENV_FILE.exists():
         return {}
-    # Only who has the file pays for the import.
+    # Imported here so that runs without a .env do not pay for it.
     from dotenv import dotenv_values
     from dotenv.parser import parse_stream
 
@@ -119,28 +145,26 @@ def check_storage_url(text: str, name: str) -> str:
     # Azure writes container@account.
     account = not at or ("abfs" in scheme and not re.search("[:/]", user))
     if not separator or not re.fullmatch(r"[^?#@]*@?[^?#@]+", rest) or not account or not scheme.isalnum():
-        msg = f"{name}: expected an URL like s3://bucket/prefix, without credentials, ? and #, found something else"
-        raise SettingError(f"{msg}; credentials belong into the environment or .env")
+        expected = "a URL like s3://bucket/prefix, without credentials, ? or #"
+        way_out = "correct it, and keep credentials in the environment or .env"
+        raise SettingError(f"{name}: expected {expected}, found something else; {way_out}")
     return text
+
+
+def seconds(value: Value, least: float, most: float = DAY) -> float:
+    """Return a setting that is a time. Raises SettingError for anything else."""
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value.text) or not least <= float(value.text) <= most:
+        raise value.wrong(f"seconds from {least} to {most}")
+    return float(value.text)
 
 
 def _whole_number(value: Value, least: int) -> int:
     if not re.fullmatch("[0-9]{1,9}", value.text) or int(value.text) < least:
-        raise _wrong(value, f"a whole number from {least} to 999999999", repr(value.text[:40]))
+        raise value.wrong(f"a whole number from {least} to 999999999")
     return int(value.text)
-
-
-def _seconds(value: Value, least: float) -> float:
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value.text) or not least <= float(value.text) <= LONGEST_WAIT:
-        raise _wrong(value, f"seconds, a number from {least} to {LONGEST_WAIT}", repr(value.text[:40]))
-    return float(value.text)
 
 
 def _scheduler(value: Value) -> str:
     if value.text and not re.fullmatch(r"[a-z]+://[^\s/@]+:[0-9]{1,5}", value.text):
-        raise _wrong(value, "an address like tcp://host:8786, without credentials, or nothing", "something else")
+        raise value.wrong("an address like tcp://host:8786, without credentials, or nothing", "something else")
     return value.text
-
-
-def _wrong(value: Value, expected: str, found: str) -> SettingError:
-    return SettingError(f"{value.name} (set by {value.origin}): expected {expected}, found {found}")

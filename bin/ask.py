@@ -1,0 +1,54 @@
+"""Answer what run_pipeline.sh asks: the settings, a pause, where a run's results are. One fact per line.
+
+python bin/ask.py settings        ETL_PYTHON or an empty line; the name of the lock that the steps need
+python bin/ask.py pause TRY       the seconds to wait after the try that failed, counted from 1; nothing after the last
+python bin/ask.py results LOG     where the results and the log are, and the four metrics
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "etl"))
+from steplib import settings
+from steplib.errors import PipelineError, explain
+from steplib.runs import manifest, registry
+from steplib.storage.places import S3_SCHEMES
+
+
+def ask_settings() -> list[str]:
+    """Return the interpreter and the lock; wrong values are left to the first step, which logs them."""
+    values = settings.read_values()
+    on_s3 = values["STORAGE_URL"].text.partition("://")[0].lower() in S3_SCHEMES
+    return [settings.etl_python(values), f"requirements-{'s3' if on_s3 else 'etl'}.txt"]
+
+
+def ask_pause(failed_try: str) -> list[str]:
+    """Return the pause before the next try, if there is one."""
+    pauses = settings.retry_pauses(settings.read_values())
+    return [f"{pause:g}" for pause in pauses[int(failed_try) - 1 : int(failed_try)]]
+
+
+def ask_results(log_file: str) -> list[str]:
+    """Return what run_pipeline.sh prints at the end."""
+    run = registry.run_of_log(log_file)
+    metrics = json.loads((run.folder / "evaluation.json").read_bytes())
+    return [
+        f"Results: {run.folder}",
+        f"Log:     {run.log}",
+        *(f"  {name}: {metrics[name]}" for name in manifest.METRICS),
+    ]
+
+
+QUESTIONS: dict[str, Callable[..., list[str]]] = {"settings": ask_settings, "pause": ask_pause, "results": ask_results}
+
+if __name__ == "__main__":
+    try:
+        answer = QUESTIONS[sys.argv[1]](*sys.argv[2:])
+    except (PipelineError, OSError) as error:
+        text, code = explain(error)
+        sys.stderr.write(f"run_pipeline.sh: {text}\n")
+        sys.exit(code)
+    os.write(1, ("\n".join(answer) + "\n").encode(errors="surrogateescape"))

@@ -1,0 +1,23 @@
+"""The settings of the DAGs, checked when Airflow parses them; the steps read theirs themselves."""
+
+import re
+import sys
+
+from steplib import settings
+
+ROOT = settings.ROOT
+VALUES = settings.read_values()
+NAMED_SCHEDULES = "once|continuous|hourly|daily|weekly|monthly|quarterly|yearly"
+
+ETL_PYTHON = settings.etl_python(VALUES) or sys.executable
+NOTIFY_URL = VALUES["NOTIFY_URL"].text
+RETRY_PAUSES = settings.retry_pauses(VALUES)
+STEP_TIMEOUT = settings.seconds(VALUES["STEP_TIMEOUT"], least=1, most=30 * settings.DAY)
+
+
+def schedule() -> str | None:
+    """Return SCHEDULE. Raises SettingError for anything but five fields of cron or a name for them."""
+    value = VALUES["SCHEDULE"]
+    if value.text and not re.fullmatch(rf"@({NAMED_SCHEDULES})|\S+( +\S+){{4}}", value.text):
+        raise value.wrong('five cron fields ("0 5 * * 1"), or @daily and the like')
+    return value.text or None

@@ -1,0 +1,108 @@
+"""How a script becomes a task of either DAG: its form, its environment, its retries, what is checked and recorded."""
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import Asset, Context, Param, RetryDecision, RetryPolicy
+from airflow.sdk.exceptions import AirflowFailException
+from steplib.runs import manifest
+from steplib.runs.run import Run, stamp_of_log
+
+from my_pipeline_shared.notice import notify
+from my_pipeline_shared.settings import ETL_PYTHON, RETRY_PAUSES, STEP_TIMEOUT, VALUES
+
+MODEL = Asset("my_pipeline_model", group="my_pipeline")
+# Web addresses only, and without credentials: everyone who can see the run can see its parameters.
+WEB_ADDRESS = r"[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#@]+([/?#]\S*)?"
+
+
+class RetryByExitCode(RetryPolicy):
+    """Retry temporary failures (source or storage out of reach) after growing pauses; all other failures are final."""
+
+    def evaluate(
+        self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
+    ) -> RetryDecision:
+        """Decide by the exit code in the operator's exception; the reason appears in the task's log."""
+        del context
+        found = re.search(r"exit code (-?[0-9]+)", str(exception))
+        if not found or int(found[1]) != os.EX_TEMPFAIL:
+            return RetryDecision.fail(f"{found[0] if found else type(exception).__name__} is not retried")
+        # Counted from the last try: after a clear, try_number continues from where it was.
+        pause = RETRY_PAUSES[max(try_number - max_tries - 1, -len(RETRY_PAUSES))]
+        return RetryDecision.retry(timedelta(seconds=pause), f"{found[0]} is temporary: retrying in {pause:g} s")
+
+
+def environment(after: str | None = None) -> dict[str, str]:
+    """Return the variables of a step's process, as templates; `after` is the task that hands on the log."""
+    return {
+        "LOG_FILE": f"{{{{ ti.xcom_pull(task_ids='{after}') }}}}" if after else "",
+        "ETL_PYTHON": ETL_PYTHON,
+        "FORM_DATA_URL": "{{ params.data_url or '' }}",
+        # The same at every try and after a clear, so that they continue the same log and folder.
+        "PIPELINE_RUN_ID": "{{ dag.dag_id }}/{{ run_id }}/{{ dag_run.run_after }}",
+        # If it were set, the scripts could not import steplib.
+        "PYTHONSAFEPATH": "",
+    }
+
+
+def check_conf(context: Context) -> None:
+    """Fail on an unknown parameter; a typo would otherwise silently load the configured source."""
+    unknown = sorted(set(context["dag_run"].conf or {}) - set(PARAMS))
+    if unknown:
+        raise AirflowFailException(f"conf: expected {', '.join(PARAMS)}, found {', '.join(unknown)}; trigger a new run")
+
+
+def check_log(line: str) -> str:
+    """Return the last line of a task's output, if it is the path of a log of this project."""
+    stamp = stamp_of_log(Path(line))
+    if not stamp or Path(line) != Run(stamp).log or not Run(stamp).log.is_file():
+        expected = f"expected the path of the run's log, {Run('…').log}"
+        found = "a different line, the last one above" if line else "none"
+        msg = f"last line of output: {expected}, found {found}; the script must write nothing after the path"
+        raise AirflowFailException(msg)
+    return line
+
+
+def record_model(context: Context, log_file: str) -> None:
+    """Put the metrics, the run's folder and the data's sha256 into the event of the model's asset."""
+    folder = Run(stamp_of_log(Path(log_file)) or "").folder
+    record = manifest.read(folder)
+    facts = {"run": str(folder), "data_sha256": record["artifacts"]["raw_data.csv"]["sha256"]}
+    context["outlet_events"][MODEL].extra.update(manifest.metrics(record) | facts)
+
+
+def shown_url() -> str | None:
+    """Return the setting DATA_URL, if it may be shown: a query may hold a token."""
+    url = VALUES["DATA_URL"].text
+    return url if re.fullmatch(WEB_ADDRESS, url) and not re.search("[?#]", url) else None
+
+
+PARAMS = {
+    "data_url": Param(
+        shown_url(),
+        type=["null", "string"],
+        pattern=rf"^({WEB_ADDRESS})?$(?!\n)",
+        title="Data URL",
+        description="Where this run loads the CSV from: http:// or https://, without user and password, because the "
+        "address is shown with the run. Empty: the setting DATA_URL.",
+    ),
+}
+DAG_OPTIONS: dict[str, Any] = {
+    "params": PARAMS,
+    "catchup": False,
+    # A paused DAG would leave its first run queued without a message.
+    "is_paused_upon_creation": False,
+    "tags": ["etl", "machine learning"],
+    "on_failure_callback": notify,
+    "default_args": {"owner": "my_pipeline", "execution_timeout": timedelta(seconds=STEP_TIMEOUT)},
+}
+# For the tasks that depend on the network: the first on the source, the last on the storage.
+RETRY: dict[str, Any] = {
+    "retries": len(RETRY_PAUSES),
+    # Used when the task's own process dies, because no retry policy is asked then.
+    "retry_delay": timedelta(seconds=RETRY_PAUSES[0]),
+    "retry_policy": RetryByExitCode(),
+}

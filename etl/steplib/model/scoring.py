@@ -1,0 +1,170 @@
+"""A model's predictions for the test rows, and their metrics."""
+
+import copy
+from functools import partial
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn import metrics
+from sklearn.pipeline import Pipeline
+
+from steplib.errors import DataError, MemoryShortError
+from steplib.table.arrays import read_clear
+from steplib.table.batches import WHOLE, Batch, split
+from steplib.table.csvfile import Csv, first_rows
+from steplib.table.pool import THIS_THREAD, Pool
+from steplib.table.rows import quote
+
+CONFIDENCE = 0.95
+CLASSES = np.array([b"0", b"1"])
+
+Array = NDArray[np.float64]
+
+
+class Scores(NamedTuple):
+    """What the metrics need: the test rows' probabilities of M, by their true class, and counts.
+
+    `confusion` counts test rows by (target, prediction); `train_classes` all others by target. Added up over batches.
+    """
+
+    benign: Array
+    malignant: Array
+    confusion: NDArray[np.int64]
+    squared_error: float
+    train_classes: NDArray[np.int64]
+
+
+class Predicted(NamedTuple):
+    """The test rows of a batch: the header and lines of predictions.csv, and their scores."""
+
+    header: bytes
+    lines: bytes
+    scores: Scores
+
+
+def measure(
+    model: Pipeline, clear: Csv, predictions: BinaryIO, batch_bytes: int = WHOLE, pool: Pool = THIS_THREAD
+) -> dict[str, Any]:
+    """Write a model's predictions for a clear_data.csv, and return the metrics for evaluation.json.
+
+    Raises DataError if the model was fitted to other features; MemoryShortError if the scores do not fit.
+    """
+    (_, names), (first_line, _) = first_rows(clear)
+    if list(model[0].feature_names_in_) != names[2:]:
+        msg = "model.pkl: expected a model fitted to the features of clear_data.csv, found different features"
+        raise DataError(f"{msg}; run etl/train.py for this run again")
+    predict_rows = partial(predict, model=_without_names(model), features=len(names) - 2)
+    parts: list[Scores] = []
+    for predicted in pool.map(predict_rows, split(clear, batch_bytes, first_line)):
+        predictions.write(predicted.lines if parts else predicted.header + predicted.lines)
+        parts.append(predicted.scores)
+    rows = sum(len(part.benign) + len(part.malignant) for part in parts)
+    try:
+        return score(add_up(parts)) | {"classifier": type(model[-1]).__name__}
+    except MemoryError as error:
+        msg = f"memory: the probabilities of {rows} test rows, {rows * 8 >> 20} MiB, cannot be held and sorted"
+        raise MemoryShortError(f"{msg}; give the step more memory") from error
+
+
+def _without_names(model: Pipeline) -> Pipeline:
+    """Return the model for arrays, whose columns have no names; otherwise scikit-learn would warn for every batch."""
+    first_name, first = model.steps[0]
+    first = copy.copy(first)
+    del first.feature_names_in_
+    return Pipeline([(first_name, first), *model.steps[1:]])
+
+
+def predict(batch: Batch, model: Pipeline, features: int) -> Predicted:
+    """Predict the test rows of a batch of clear_data.csv."""
+    table = read_clear(batch, features)
+    is_test_row = table.find_test_rows()
+    ids = [record_id for record_id, is_test in zip(table.ids, is_test_row, strict=True) if is_test]
+    y_true, rows = table.target[is_test_row], table.features[is_test_row]
+    y_pred, probability = np.empty(0, dtype=np.int8), np.empty(0)
+    if ids:
+        y_pred, probability = model.predict(rows), model.predict_proba(rows)[:, 1].copy()
+    columns = {
+        "id": quote(ids),
+        "y_true": CLASSES[y_true].tolist(),
+        "y_pred": CLASSES[y_pred].tolist(),
+        "probability": _to_texts(probability),
+    }
+    scores = Scores(
+        benign=probability[y_true == 0],
+        malignant=probability[y_true == 1],
+        confusion=np.bincount(2 * y_true + y_pred, minlength=4).reshape(2, 2),
+        squared_error=float(np.square(probability - y_true).sum()),
+        train_classes=np.bincount(table.target[~is_test_row], minlength=2),
+    )
+    lines = b"".join(b",".join(row) + b"\n" for row in zip(*columns.values(), strict=True))
+    return Predicted(",".join(columns).encode() + b"\n", lines, scores)
+
+
+def _to_texts(numbers: Array) -> list[bytes]:
+    """Return numbers that read back to the very same floats."""
+    return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",") if len(numbers) else []
+
+
+def add_up(parts: list[Scores]) -> Scores:
+    """Return the scores of all parts, and empty the list to free their memory."""
+    benign, malignant, confusion, squared_error, train_classes = zip(*parts, strict=True)
+    parts.clear()
+    scores = np.concatenate(benign), np.concatenate(malignant)
+    return Scores(*scores, sum(confusion), sum(squared_error), sum(train_classes))
+
+
+def score(scores: Scores) -> dict[str, Any]:
+    """Return the metrics of the predictions, the four of the contract first.
+
+    The baseline predicts the majority of the training rows for every test row.
+    """
+    (tn, fp), (fn, tp) = scores.confusion.tolist()
+    rows = tn + fp + fn + tp
+    # These metrics depend only on how often each of the four cases occurs.
+    cases: dict[str, Any] = {"y_true": [0, 0, 1, 1], "y_pred": [0, 1, 0, 1], "sample_weight": [tn, fp, fn, tp]}
+    area, average_precision = rank(scores.benign, scores.malignant)
+    majority = int(scores.train_classes.argmax())
+    return {
+        "accuracy": metrics.accuracy_score(**cases),
+        # Precision is undefined for a model that predicts no M; it is reported as 0.
+        "precision": metrics.precision_score(**cases, zero_division=0),
+        "recall": metrics.recall_score(**cases),
+        "f1_score": metrics.f1_score(**cases),
+        "roc_auc": area,
+        "average_precision": average_precision,
+        "brier_score": scores.squared_error / rows,
+        "true_positives": tp,
+        "false_positives": fp,
+        "true_negatives": tn,
+        "false_negatives": fn,
+        "accuracy_interval": wilson_interval(tp + tn, rows),
+        "recall_interval": wilson_interval(tp, tp + fn),
+        "baseline_accuracy": int(scores.confusion[majority].sum()) / rows,
+        "train_rows": int(scores.train_classes.sum()),
+        "test_rows": rows,
+    }
+
+
+def rank(benign: Array, malignant: Array) -> tuple[float, float]:
+    """Return the area under the ROC curve and the average precision; the arrays are sorted in place.
+
+    The area is the share of pairs of a B and an M in which the M has the higher probability, ties counting half (Mann
+    and Whitney 1947). The average precision is the mean, over each M, of the share of M among the rows that are at
+    least as probable. roc_auc_score and average_precision_score give the same, in twelve times the memory.
+    """
+    benign.sort()
+    malignant.sort()
+    b_below, b_up_to = (np.searchsorted(benign, malignant, side) for side in ("left", "right"))
+    area = float((b_below + b_up_to).sum()) / 2 / len(benign) / len(malignant)
+    m_from = len(malignant) - np.searchsorted(malignant, malignant, "left")
+    precision = m_from / (m_from + len(benign) - b_below)
+    return area, float(precision.mean())
+
+
+def wilson_interval(successes: int, trials: int) -> list[float]:
+    """Return the 95 % interval of a proportion (Wilson 1927): its lower and upper end."""
+    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return [float(interval.low), float(interval.high)]

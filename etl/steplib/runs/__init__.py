@@ -1,0 +1,1 @@
+"""One run (folder, lock, log, manifest) and all runs together."""

@@ -1,0 +1,152 @@
+"""A run's manifest: what each step made, from what, with what, when, and how it ended."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from steplib.errors import DataError
+from steplib.settings import ROOT
+
+STEPS = ("data_loader", "transform", "train", "evaluate")
+NAME = "manifest.json"
+# A run's name.
+STAMP_FORMAT = "%Y_%m_%d_%H_%M_%S"
+STAMP = re.compile(r"\d{4}(_\d\d){5}", re.ASCII)
+# The metrics that are always in evaluation.json, first and in this order.
+METRICS = ("accuracy", "precision", "recall", "f1_score")
+ARTIFACT_KEYS = {"sha256", "bytes", "rows"}
+# Recorded under the names by which they are imported, if the step has imported them.
+PACKAGES = ("joblib", "numpy", "orjson", "pyarrow", "requests", "scipy", "sklearn")
+
+Record = dict[str, Any]
+
+
+def new(stamp: str, run_id: str | None) -> Record:
+    """Return the manifest of a run in which no step has begun."""
+    return {"run": stamp, "run_id": run_id, "started": _now(), "artifacts": {}, "steps": {}}
+
+
+def read(folder: Path) -> Record:
+    """Read a run's manifest. Raises DataError if no step can have written it."""
+    path = folder / NAME
+    return parse(path.read_bytes() if path.is_file() else b"", str(path))
+
+
+def parse(content: bytes, path: str) -> Record:
+    """Return the manifest in a file's content. Raises DataError if no step can have written it."""
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        record = None
+    if not _is_manifest(record):
+        raise DataError(f"{path}: expected a run's manifest, found none or something else; start a new run")
+    return cast("Record", record)
+
+
+def read_leniently(folder: Path) -> Record:
+    """Read a manifest for an overview of many runs; see parse_leniently."""
+    try:
+        return read(folder)
+    except (OSError, DataError):
+        return parse_leniently(b"", folder.name)
+
+
+def parse_leniently(content: bytes, stamp: str) -> Record:
+    """Return a run's manifest, or that of a run without steps if it cannot be read."""
+    try:
+        return parse(content, stamp)
+    except DataError:
+        return {"run": stamp, "started": "", "artifacts": {}, "steps": {}}
+
+
+def to_bytes(record: Record) -> bytes:
+    """Return the file's content; a path or a run's name in it need not be UTF-8."""
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode(errors="backslashreplace")
+
+
+def note_start(record: Record, step: str) -> None:
+    """Note that a step has started."""
+    record["steps"][step] = {"started": _now(), "outcome": "running"}
+
+
+def note_end(record: Record, step: str, exit_code: int, seconds: float, facts: Mapping[str, Any]) -> None:
+    """Note how a step ended, the versions it used, and its facts."""
+    record["steps"][step] |= {
+        "outcome": "done" if exit_code == os.EX_OK else "failed",
+        "exit_code": exit_code,
+        "seconds": round(seconds, 3),
+        "python": sys.version.split()[0],
+        "git_revision": _git_revision(),
+        "packages": {name: sys.modules[name].__version__ for name in PACKAGES if sys.modules.get(name)},
+        **facts,
+    }
+
+
+def note_artifact(record: Record, step: str, path: Path, rows: int | None) -> None:
+    """Note what a step made. If its content has changed, forget what later steps made from the old content."""
+    artifact = {"step": step, "sha256": sha256(path), "bytes": path.stat().st_size, "rows": rows}
+    before = record["artifacts"].get(path.name)
+    if before and before["sha256"] == artifact["sha256"]:
+        artifact["rows"] = before["rows"]
+    elif before:
+        _forget_steps(record, STEPS[STEPS.index(step) + 1 :])
+    record["artifacts"][path.name] = artifact
+
+
+def _forget_steps(record: Record, steps: tuple[str, ...]) -> None:
+    record["steps"] = {name: step for name, step in record["steps"].items() if name not in steps}
+    record["artifacts"] = {name: made for name, made in record["artifacts"].items() if made["step"] not in steps}
+
+
+def is_finished(record: Record) -> bool:
+    """Return whether every step has made its artifact from those before it."""
+    return {made["step"] for made in record["artifacts"].values()} == set(STEPS)
+
+
+def metrics(record: Record) -> dict[str, Any]:
+    """Return the metrics that evaluate recorded, if it has."""
+    return dict(record["steps"].get(STEPS[-1], {}).get("metrics", {}))
+
+
+def sha256(path: Path) -> str:
+    """Hash a file without holding it in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_manifest(found: object) -> bool:
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in ("run", "started")):
+        return False
+    tables = [found.get("artifacts"), found.get("steps")]
+    if not all(isinstance(table, dict) and all(isinstance(row, dict) for row in table.values()) for table in tables):
+        return False
+    # Names become paths and are printed.
+    complete = all(
+        re.fullmatch(r"\w[\w.-]*", name, re.ASCII) and made.get("step") in STEPS and made.keys() >= ARTIFACT_KEYS
+        for name, made in found["artifacts"].items()
+    )
+    facts = [step.get(name, {}) for step in found["steps"].values() for name in ("metrics", "packages")]
+    return complete and all(isinstance(fact, dict) for fact in facts) and bool(STAMP.fullmatch(found["run"]))
+
+
+def _git_revision() -> str | None:
+    if not (ROOT / ".git").exists():
+        return None
+    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

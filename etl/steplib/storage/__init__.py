@@ -1,0 +1,1 @@
+"""Opening a place that fsspec supports, create-only writes, and what its errors mean."""

@@ -1,0 +1,133 @@
+"""Files in any place that fsspec supports: visible only when whole, and compared with what was sent."""
+
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steplib.errors import DataError, StorageError
+from steplib.storage.places import create_only, is_local, is_object_store, is_s3
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+    from fsspec.callbacks import Callback
+
+# Large files are uploaded in parts; memory holds about 2 * PART_BYTES * PARTS_AT_ONCE for each file under way.
+PART_BYTES = 8 * 1024 * 1024
+PARTS_AT_ONCE = 4
+# The errors of a disk without hard links.
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+def put_artifact(
+    files: "AbstractFileSystem", local: Path, path: str, artifact: dict[str, Any], callback: "Callback"
+) -> None:
+    """Send a file unless it is there already, and check that the storage holds the recorded sha256 and bytes."""
+    sha256, etag = _digests(local)
+    if sha256 != artifact["sha256"]:
+        msg = f"{local}: expected what the manifest records, found different content"
+        raise DataError(f"{msg}; repeat the step that made it")
+    before = _holds(files, path, artifact, etag)
+    if before is None:
+        try:
+            send_file(files, local, path, callback)
+        except OSError:
+            # Another process may have been faster, or the answer to a completed upload was lost.
+            if _holds(files, path, artifact, etag) is None:
+                raise
+    else:
+        callback.relative_update(artifact["bytes"])
+    if not _holds(files, path, artifact, etag):
+        msg = f"{path}: expected the content of {local}, found different content"
+        raise StorageError(f"{msg}; remove it or start a new run")
+
+
+def send_file(files: "AbstractFileSystem", local: Path, path: str, callback: "Callback") -> None:
+    """Send a file under a name that is not taken."""
+    if is_object_store(files):
+        parts = {"chunksize": PART_BYTES, "max_concurrency": PARTS_AT_ONCE} if is_s3(files) else {}
+        files.put_file(str(local), path, callback=callback, **create_only(files), **parts)
+        return
+    with _renamed_when_whole(files, path, create=True) as part:
+        files.put_file(str(local), part, callback=callback)
+
+
+def send_bytes(files: "AbstractFileSystem", content: bytes, path: str, *, create: bool) -> None:
+    """Send a small object: only if the name is free, or replacing what is there."""
+    if is_object_store(files):
+        files.pipe_file(path, content, **(create_only(files) if create else {}))
+        return
+    with _renamed_when_whole(files, path, create=create) as part:
+        files.pipe_file(part, content)
+
+
+@contextmanager
+def _renamed_when_whole(files: "AbstractFileSystem", path: str, *, create: bool) -> Iterator[str]:
+    """Yield a temporary name to write to, renamed at the end; a retry overwrites what an earlier try left there."""
+    parent, _, name = path.rpartition("/")
+    files.makedirs(parent, exist_ok=True)
+    part = f"{parent}/.{name}.part" if create else f"{parent}/.{name}.{uuid.uuid4().hex}.part"
+    yield part
+    if create and is_local(files):
+        try:
+            # Unlike a move, a link does not replace a file that has appeared meanwhile.
+            os.link(part, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+        else:
+            files.rm_file(part)
+            return
+    files.mv(part, path)
+
+
+def read(files: "AbstractFileSystem", path: str) -> bytes | None:
+    """Return a small object's content, None if it does not exist."""
+    try:
+        return bytes(files.cat_file(path))
+    except FileNotFoundError:
+        return None
+
+
+def _holds(files: "AbstractFileSystem", path: str, artifact: dict[str, Any], etag: str) -> bool | None:
+    """Return whether an object has the recorded content, by its checksum or by reading it; None if it is missing."""
+    try:
+        info = files.info(path)
+    except FileNotFoundError:
+        return None
+    if info["size"] != artifact["bytes"]:
+        return False
+    if str(info.get("ETag", "")).strip('"') == etag:
+        return True
+    with files.open(path, "rb", block_size=PART_BYTES, cache_type="readahead") as remote:
+        return hashlib.file_digest(remote, "sha256").hexdigest() == str(artifact["sha256"])
+
+
+def _digests(local: Path) -> tuple[str, str]:
+    """Return a file's sha256, and its ETag on S3: its MD5, or that of its parts' MD5s and their number."""
+    if not local.is_file():
+        raise DataError(f"{local}: expected what the manifest records, found no file; repeat the step that made it")
+    sha256, md5, count = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+    in_parts = local.stat().st_size >= 2 * PART_BYTES
+    with local.open("rb") as file:
+        for chunk in iter(lambda: file.read(PART_BYTES), b""):
+            sha256.update(chunk)
+            md5.update(hashlib.md5(chunk, usedforsecurity=False).digest() if in_parts else chunk)
+            count += 1
+    return sha256.hexdigest(), f"{md5.hexdigest()}-{count}" if in_parts else md5.hexdigest()
+
+
+@contextmanager
+def progress(total: int) -> "Iterator[Callback]":
+    """Yield an fsspec callback that moves a progress bar on a terminal and does nothing elsewhere."""
+    from fsspec.callbacks import Callback
+    from tqdm import tqdm
+
+    # disable=None: no bar where stderr is not a terminal.
+    with tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        # All files move the same bar, each from its own thread.
+        yield Callback(hooks={"bar": lambda _size, value, **_kwargs: bar.update(value - bar.n)})

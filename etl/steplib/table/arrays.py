@@ -1,0 +1,118 @@
+"""Rows of a CSV as arrays, a batch at a time, by pyarrow. They give the same rows as rows.py."""
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Sequence
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steplib.errors import PYARROW_NEEDS, require_address_space
+from steplib.table.batches import Batch
+from steplib.table.csvfile import LONGEST_FIELD
+from steplib.table.rows import Rows
+from steplib.table.schema import MISSING, TARGET_CODES, is_test
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# What str.strip() removes; pyarrow has a different idea of what is blank.
+BLANKS = (
+    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+MISSING_SPELLINGS = sorted("".join(letters) for text in MISSING for letters in product(*({c, c.upper()} for c in text)))
+# The pattern begins with its quote, so that searching is fast; the character before it is checked by a lookbehind.
+WHOLE_QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*"(?![^,\r\n])')
+
+
+class ClearRows(NamedTuple):
+    """Rows of clear_data.csv; target: (rows,) of 0 and 1; features: (rows, features), NaN where missing."""
+
+    ids: Sequence[str]
+    target: NDArray[np.int8]
+    features: NDArray[np.float64]
+
+    def find_test_rows(self) -> NDArray[np.bool_]:
+        """Return which rows are held out, (rows,), by hashing every id."""
+        return np.array([is_test(record_id) for record_id in self.ids], dtype=bool)
+
+
+def read_raw(data: bytes, features: int) -> Rows | None:
+    """Read raw rows all at once, or return None where reading them one by one might give a different result.
+
+    So whatever is refused, and whatever is unusual, is left to the rules for single rows.
+    """
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if not _arrow_agrees_with_csv(data):
+        return None
+    try:
+        table = _read_csv(data, ["string", "string"] + features * ["double"], MISSING_SPELLINGS)
+    except pa.ArrowInvalid:
+        return None
+    if not table.num_rows:
+        return None
+    ids, targets = (compute.utf8_trim(table.column(i), characters=BLANKS) for i in (0, 1))
+    longest = compute.max(compute.binary_length(table.column(0))).as_py()
+    has_ids = compute.min(compute.binary_length(ids)).as_py() > 0
+    codes = compute.index_in(targets, pa.array(sorted(TARGET_CODES)))
+    values = _to_matrix(table, 2)
+    # Missing values are NaN here, so there may be no other NaN, and no infinity.
+    missing = sum(table.column(i).null_count for i in range(2, features + 2))
+    has_numbers = np.count_nonzero(np.isfinite(values)) + missing == values.size
+    if codes.null_count or not has_numbers or not has_ids or longest > LONGEST_FIELD:
+        return None
+    return Rows(ids.to_pylist(), codes.to_pylist(), values)
+
+
+def _arrow_agrees_with_csv(data: bytes) -> bool:
+    """Return whether pyarrow reads the line ends, quotes, bytes and long fields of these rows as csv does."""
+    lone_cr = b"\r" in data and data.count(b"\r") != data.count(b"\r\n")
+    odd_quote = b'"' in data and b'"' in WHOLE_QUOTED_FIELD.sub(b"", data)
+    # A number that is longer than csv accepts covers one of these stretches.
+    half = LONGEST_FIELD // 2
+    long_number = any(data.find(b",", i, i + half) < 0 for i in range(0, len(data) - half, half))
+    return b"\0" not in data and not lone_cr and not odd_quote and not long_number
+
+
+def read_clear(batch: Batch, features: int) -> ClearRows:
+    """Read rows of clear_data.csv, every float exactly as it was written."""
+    if not batch.is_of_small_file:
+        require_address_space(PYARROW_NEEDS)
+        table = _read_csv(batch.read(), ["string", "int8"] + features * ["double"], [""])
+        return ClearRows(table.column(0).to_pylist(), table.column(1).to_numpy(), _to_matrix(table, 2))
+    rows = list(csv.reader(io.StringIO(batch.read().decode(), newline=""), strict=True))
+    values = [[float(cell) if cell else np.nan for cell in row[2:]] for row in rows]
+    target = np.array([int(row[1]) for row in rows], dtype=np.int8)
+    return ClearRows([row[0] for row in rows], target, np.array(values, dtype=np.float64).reshape(len(rows), features))
+
+
+def _read_csv(data: bytes, types: list[str], missing: list[str]) -> "pa.Table":
+    """Return a pyarrow table. Raises pyarrow.ArrowInvalid for rows that do not have these columns."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    names = [str(i) for i in range(len(types))]
+    if data.startswith(codecs.BOM_UTF8):
+        # Here it is part of an id, but pyarrow would skip it, except after a blank line.
+        data = b"\n" + data
+    return arrow_csv.read_csv(
+        pa.BufferReader(data),
+        # One thread and one block: the batches are what is processed in parallel.
+        arrow_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(data) + 1),
+        arrow_csv.ParseOptions(newlines_in_values=b'"' in data),
+        arrow_csv.ConvertOptions(column_types=dict(zip(names, types, strict=True)), null_values=missing),
+    )
+
+
+def _to_matrix(table: "pa.Table", first: int) -> NDArray[np.float64]:
+    matrix = np.empty((table.num_rows, table.num_columns - first))
+    for i in range(first, table.num_columns):
+        matrix[:, i - first] = table.column(i).to_numpy()
+    return matrix

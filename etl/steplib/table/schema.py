@@ -1,0 +1,100 @@
+"""The table's columns, B and M, what counts as missing, and which rows are test rows."""
+
+import hashlib
+import math
+import re
+from typing import NamedTuple
+
+from steplib.errors import DataError
+from steplib.table.csvfile import LEAST_COLUMNS, Row
+
+ID, TARGET = "id", "target"
+TARGET_CODES = {"B": 0, "M": 1}
+MISSING = {"", "na", "nan", "null", "?"}
+TEST_FRACTION = 0.2
+# As the first eight bytes of a hash.
+TEST_BELOW = int(TEST_FRACTION * 2**64).to_bytes(8, "big")
+SPLIT = f"test rows: sha256 of the id, as a fraction of its range, below {TEST_FRACTION}"
+
+# Ten measurements of the cell nuclei, each as mean, standard error and worst: the standard names of the WDBC data.
+WDBC_FEATURES = [
+    f"{measurement}_{kind}"
+    for kind in ("mean", "se", "worst")
+    for measurement in (
+        *("radius", "texture", "perimeter", "area", "smoothness"),
+        *("compactness", "concavity", "concave_points", "symmetry", "fractal_dimension"),
+    )
+]
+
+
+class Columns(NamedTuple):
+    """The names of the source's features, and whether its first row holds them."""
+
+    features: list[str]
+    has_header: bool
+
+    @property
+    def names(self) -> list[str]:
+        """All columns' names; the first two say what the columns are, not what the source calls them."""
+        return ["id", "diagnosis", *self.features]
+
+
+def find_columns(first_rows: list[Row]) -> Columns:
+    """Find the columns from the first two rows. Raises DataError if there is no row of data."""
+    if not first_rows:
+        raise DataError("expected rows of data, found an empty file; check the source")
+    first, *rest = ([cell.strip() for cell in cells] for _, cells in first_rows)
+    if len(first) < LEAST_COLUMNS:
+        msg = f"expected record id, diagnosis and at least one feature, found {len(first)} column(s)"
+        raise DataError(f"{msg}; correct the first line at the source")
+    # If both rows look like names, both are data: a value must never be taken for a name and then be logged.
+    if not _holds_names(first) or (rest and _holds_names(rest[0])):
+        count = len(first) - 2
+        features = WDBC_FEATURES if count == len(WDBC_FEATURES) else [f"feature_{i}" for i in range(1, count + 1)]
+        return Columns(features, has_header=False)
+    if not rest:
+        raise DataError("expected rows of data, found a header line alone; check the source")
+    if not first[-1] and len(rest[0]) == len(first) - 1:
+        # Kaggle's data.csv ends its header with a comma that the rows do not have.
+        first.pop()
+    names = [name or f"column_{number}" for number, name in enumerate(first, start=1)]
+    _check_unique(names, "the header line")
+    _check_unique([ID, TARGET, *names[2:]], "clear_data.csv")
+    return Columns(names[2:], has_header=True)
+
+
+def _holds_names(cells: list[str]) -> bool:
+    """Return whether these are names: no number in column 1, no B or M in column 2, words from column 3 on."""
+    features = [cell for cell in cells[2:] if cell.lower() not in MISSING]
+    # Strict on purpose: mistaking a row for a header loses a patient and prints their values as column names.
+    words = all(re.match(r"[^\W\d]|_", name) and name.lower() not in {"inf", "infinity"} for name in features)
+    return bool(features) and words and cells[1] not in TARGET_CODES and not re.match(r"[-+]?[0-9.,]+$", cells[0])
+
+
+def _check_unique(names: list[str], where: str) -> None:
+    first: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if first.setdefault(name, number) != number:
+            found = f"found the same name in columns {first[name]} and {number}"
+            raise DataError(f"line 1: expected a different name for each column of {where}, {found}; rename one")
+
+
+def read_number(text: str) -> float | None:
+    """Return the number in a text, or None if it is not a finite number."""
+    # float() would also accept digits of other scripts and 1_000.
+    if not text.isascii() or "_" in text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def is_test(record_id: str) -> bool:
+    """Return whether a record is held out.
+
+    The id alone decides, so a record stays on its side at every retraining, in any batch and on any machine
+    (the stable-hash split of Géron, Hands-On Machine Learning, chapter 2).
+    """
+    return hashlib.sha256(record_id.encode()).digest() < TEST_BELOW
