@@ -1,31 +1,32 @@
 """The documents agree with the code."""
 
 import re
+from pathlib import Path
 
-from conftest import ROOT
+import pytest
+from conftest import ROOT, STEPS
 from steplib import errors, settings
+from steplib.runs import manifest
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
-SHELL = (ROOT / "run_pipeline.sh").read_text(encoding="utf-8")
-DAG = (ROOT / "dags" / "my_pipeline_settings.py").read_text(encoding="utf-8")
-DAG_DEFAULTS = DAG.partition("DEFAULTS = {")[2].partition("}")[0]
-DAG_SETTINGS = dict(re.findall(r'^    "([A-Z_]+)": "?(.*?)"?,$', DAG_DEFAULTS, re.MULTILINE)) | {"ETL_PYTHON": ""}
-NAMES = {*settings.DEFAULTS, *DAG_SETTINGS, "PIPELINE_RUN_ID"}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DEFAULTS = settings.DEFAULTS | {"PIPELINE_RUN_ID": ""}
 
 
-def test_every_setting_is_in_the_example_and_the_readme() -> None:
-    """.env.example and the README name exactly the settings that the code reads, with their defaults."""
+def table_of_settings(text: str) -> dict[str, str]:
+    """Return the defaults in a table of settings."""
+    return dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", text, re.MULTILINE))
+
+
+def test_every_setting_is_documented() -> None:
+    """.env.example and docs/settings.md name exactly the settings that the code reads, with their defaults."""
     in_example = dict(re.findall(r"^(?:# )?([A-Z_]{5,})=(.*)$", EXAMPLE, re.MULTILINE))
-    in_readme = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", README, re.MULTILINE))
+    in_page = table_of_settings((ROOT / "docs" / "settings.md").read_text(encoding="utf-8"))
 
-    assert set(in_example) == set(in_readme) == NAMES
-    assert {name: settings.DEFAULTS.get(name, default) for name, default in DAG_SETTINGS.items()} == DAG_SETTINGS
-    for name, default in (settings.DEFAULTS | DAG_SETTINGS).items():
-        assert in_example[name] == default
-        assert in_readme[name] == (f"`{default}`" if default else "none")
-    assert "ETL_PYTHON" in SHELL
-    assert "PIPELINE_RUN_ID" in SHELL
+    assert in_example == DEFAULTS
+    assert in_page == {name: f"`{default}`" if default else "none" for name, default in DEFAULTS.items()}
+    assert table_of_settings(README).items() <= in_page.items()
 
 
 def test_every_exit_code_is_in_the_readme() -> None:
@@ -39,19 +40,42 @@ def test_every_exit_code_is_in_the_readme() -> None:
     assert {0, 64, 65, 70, 71, 74, 75, 78} <= rows
 
 
-def test_every_path_of_the_readme_exists() -> None:
-    """The tree and the links of the README name existing files."""
+def test_tree_of_the_readme_is_that_of_the_project() -> None:
+    """The tree in the README names existing files."""
     tree = re.search(r"```text\n(dags/.*?)```", README, re.DOTALL)
     assert tree
     for line in tree[1].splitlines():
+        names = re.split("  +", line.strip())[0].split()
         if not line.startswith(" "):
-            parent = ROOT / line.split()[0]
-        assert (parent / line.split()[0] if line.startswith(" ") else parent).exists(), line
-    for link in re.findall(r"\]\((?!http|#)(.*?)\)", README):
-        assert (ROOT / link).exists(), link
+            parent = ROOT / names[0]
+        folder = parent if line.startswith(" ") else ROOT
+        for name in names:
+            assert list(folder.glob(name)), line
 
 
-def test_every_file_that_the_pipeline_writes_is_in_the_readme() -> None:
-    """The README names every result."""
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_in_a_page_exists(page: Path) -> None:
+    """Links and code files that a page names exist."""
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!http|#)(.*?)(?:#.*?)?\)", text):
+        assert (page.parent / link).exists(), link
+    for path in re.findall(r"[` ]((?:bin|dags|etl|tests|benchmarks|images)/[\w./-]+\.\w+)[` ]", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_result_is_in_the_readme() -> None:
+    """The README names every file that the pipeline writes."""
     for name in ("raw_data.csv", "clear_data.csv", "model.pkl", "evaluation.json", "predictions.csv", "manifest.json"):
         assert f"`{name}`" in README
+
+
+def test_steps_have_one_order() -> None:
+    """The DAGs and run_pipeline.sh, which write the steps out, follow the manifest's order."""
+    assert manifest.STEPS == STEPS
+    for path in ("dags/my_pipeline.py", "dags/my_pipeline_python.py"):
+        assert " >> ".join(STEPS) in (ROOT / path).read_text(encoding="utf-8")
+    shell = (ROOT / "run_pipeline.sh").read_text(encoding="utf-8")
+    assert re.findall(r"run_step (data_loader)|for step in ([a-z_ ]+);", shell) == [
+        (STEPS[0], ""),
+        ("", " ".join(STEPS[1:])),
+    ]
