@@ -90,7 +90,8 @@ def predict(batch: Batch, model: Pipeline, features: int) -> Predicted:
         "id": quote(ids),
         "y_true": CLASSES[y_true].tolist(),
         "y_pred": CLASSES[y_pred].tolist(),
-        "probability": _to_texts(probability),
+        # Each number as a text that reads back to the very same float.
+        "probability": orjson.dumps(probability, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",") if ids else [],
     }
     scores = Scores(
         benign=probability[y_true == 0],
@@ -101,11 +102,6 @@ def predict(batch: Batch, model: Pipeline, features: int) -> Predicted:
     )
     lines = b"".join(b",".join(row) + b"\n" for row in zip(*columns.values(), strict=True))
     return Predicted(",".join(columns).encode() + b"\n", lines, scores)
-
-
-def _to_texts(numbers: Array) -> list[bytes]:
-    """Return numbers that read back to the very same floats."""
-    return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",") if len(numbers) else []
 
 
 def add_up(parts: list[Scores]) -> Scores:

@@ -87,7 +87,10 @@ def _read_batch(
     if scratch:
         # A row takes at least one line, so batches do not overlap; the gaps between them take no space on the disk.
         offset = (batch.first_line - first_line) * rows.shape[1] * FLOAT_BYTES
-        _write(scratch, offset, rows)
+        # Not through mapped memory: there, a full disk would kill the process.
+        with scratch.open("r+b") as file:
+            file.seek(offset)
+            file.write(rows.data)
         load = partial(_map, scratch, offset, rows.shape)
     moments = moments_of(rows[:, :features])._replace(largest=magnitudes(table.features))
     return Part(len(rows), rows.shape[1], load), moments, np.bincount(target, minlength=2)
@@ -95,13 +98,6 @@ def _read_batch(
 
 def _map(scratch: Path, offset: int, shape: tuple[int, int]) -> Array:
     return np.memmap(scratch, np.float64, "r", offset, shape)
-
-
-def _write(scratch: Path, offset: int, rows: Array) -> None:
-    # Not through mapped memory: there, a full disk would kill the process.
-    with scratch.open("r+b") as file:
-        file.seek(offset)
-        file.write(rows.data)
 
 
 def blocks(part: Part, mean: Array, scale: Array) -> Iterator[Array]:

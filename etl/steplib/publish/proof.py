@@ -35,7 +35,10 @@ def verify(text: str, settings: Settings) -> None:
     """Verify a run (stamp, folder or URL), printing each comparison. Raises DataError for the first difference."""
     with _open_run(text) as (folder, latest):
         record = manifest.read(folder)
-        checks = [_show(check) for check in _all_checks(folder, record, latest, _stamp_in(text), settings)]
+        checks = []
+        for name, difference in _all_checks(folder, record, latest, _stamp_in(text), settings):
+            print(f"{name:<32} {f'differs: {difference}' if difference else 'matches'}")
+            checks.append((name, difference))
     for note in _other_versions(record):
         print(note)
     for name, difference in checks:
@@ -43,12 +46,6 @@ def verify(text: str, settings: Settings) -> None:
             msg = f"{name}: expected what was written, found {difference}; do not use run {record['run']}"
             raise DataError(msg)
     print(f"Run {record['run']} matches its manifest, and its model reproduces its metrics.")
-
-
-def _show(check: Check) -> Check:
-    name, difference = check
-    print(f"{name:<32} {f'differs: {difference}' if difference else 'matches'}")
-    return check
 
 
 def _stamp_in(text: str) -> str | None:
