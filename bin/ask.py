@@ -35,6 +35,7 @@ def ask_results(log_file: str) -> list[str]:
     """Return what run_pipeline.sh prints at the end."""
     run = registry.run_of_log(log_file)
     metrics = json.loads((run.folder / "evaluation.json").read_bytes())
+    run.release()
     return [
         f"Results: {run.folder}",
         f"Log:     {run.log}",

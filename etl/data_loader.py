@@ -26,6 +26,10 @@ from steplib.table.csvfile import check_head
 
 def load(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
     """Stream the source into raw_data.csv."""
+    if settings.storage_url:
+        from steplib.publish.publishing import claim
+
+        claim(run, settings.storage_url)
     source = open_source(settings.data_url, settings.data_base, settings.data_timeout)
     with source as opened, run.writing("raw_data.csv") as part:
         log.info("source: %s, %s", opened.name, "size unknown" if opened.size is None else f"{opened.size} bytes")

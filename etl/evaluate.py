@@ -13,6 +13,7 @@ import logging
 from typing import Any
 
 from steplib import step
+from steplib.runs import difference
 from steplib.runs.run import Run
 from steplib.settings import Settings
 from steplib.table.pool import open_pool
@@ -23,14 +24,14 @@ def evaluate(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any
     from steplib.model import joblib
     from steplib.model.scoring import measure
 
-    model, clear = joblib.load(run.input("model.pkl")), run.input("clear_data.csv")
+    model, clear = joblib.load(run.open_input("model.pkl")), run.input("clear_data.csv")
     with (
         open_pool(settings.workers, settings.dask_scheduler) as pool,
-        run.writing("predictions.csv") as part,
+        run.writing("predictions.csv", difference.of_tables) as part,
         part.open("wb") as predictions,
     ):
         metrics = measure(model, clear, predictions, settings.batch_bytes, pool)
-    with run.writing("evaluation.json") as part:
+    with run.writing("evaluation.json", difference.of_metric_files) as part:
         part.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     for line in summarize(metrics):
         log.info(line)

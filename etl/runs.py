@@ -17,9 +17,9 @@ from typing import NoReturn
 
 from steplib import step
 from steplib.errors import UsageError
-from steplib.publish import publishing
+from steplib.publish import latest, publishing
 from steplib.runs import manifest, registry
-from steplib.runs.run import RESULTS
+from steplib.runs.run import results
 from steplib.settings import read_settings
 
 
@@ -28,15 +28,15 @@ def list_runs(arguments: Namespace) -> None:
     from steplib.publish import history
 
     if arguments.url:
-        runs, latest = publishing.read_runs(arguments.url)
+        runs, stamp = publishing.read_runs(arguments.url)
     else:
-        runs, latest = [manifest.read_leniently(run.folder) for run in registry.all_runs()], registry.latest_stamp()
-    place = arguments.url or str(RESULTS)
+        runs, stamp = [manifest.read_leniently(run.folder) for run in registry.all_runs()], registry.latest_stamp()
+    place = arguments.url or str(results())
     if not runs:
         raise UsageError(f"{place}: expected runs, found none; run the pipeline first")
-    table = history.tabulate(runs, latest)
+    table = history.tabulate(runs, stamp)
     print(history.to_text(table))
-    page = RESULTS / "history.html"
+    page = results() / "history.html"
     history.write_page(table, place, page)
     print(f"\nPage: {page}")
 
@@ -55,8 +55,8 @@ def roll_back(arguments: Namespace) -> None:
     if not manifest.STAMP.fullmatch(stamp):
         msg = f"STAMP: expected a run's stamp like 2026_11_22_21_36_36, found {stamp[:40]!r}"
         raise UsageError(f"{msg}; runs.py list shows them")
-    publishing.roll_back(url, stamp)
-    print(f"{url.rstrip('/')}/{publishing.LATEST} now names run {stamp}.")
+    latest.roll_back(url, stamp)
+    print(f"{url.rstrip('/')}/{latest.NAME} now names run {stamp}.")
 
 
 class Parser(ArgumentParser):

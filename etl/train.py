@@ -45,13 +45,14 @@ def build_model() -> "Pipeline":
 def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
     """Fit the model to the training rows of clear_data.csv and pickle it."""
     from steplib.model import joblib
+    from steplib.model.sameness import difference
     from steplib.model.training import read_training_rows
 
     clear = run.input("clear_data.csv")
     with run.scratch() as scratch, open_pool(settings.workers, settings.dask_scheduler) as pool:
         rows = read_training_rows(clear, scratch / "rows", settings.batch_bytes, pool)
         model = fit(rows, pool, log)
-    with run.writing("model.pkl") as part:
+    with run.writing("model.pkl", lambda *_: difference(joblib.load(run.open_input("model.pkl")), model)) as part:
         joblib.dump(model, part)
     classifier, parameters = type(model[-1]).__name__, model[-1].get_params()
     log.info("model.pkl: %s fitted to %d rows, %d features", classifier, rows.number, len(rows.features))

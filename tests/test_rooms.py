@@ -8,11 +8,12 @@ import pytest
 from conftest import ROOT, STEPS
 
 ETL = ROOT / "etl"
-GROUND = {"errors", "settings", "storage"}
+GROUND = {"errors", "settings", "log", "storage"}
 # What each room may import besides itself.
 MAY_IMPORT = {
     "errors": set(),
     "settings": {"errors"},
+    "log": set(),
     "storage": {"errors", "settings"},
     "source": GROUND,
     "runs": GROUND,

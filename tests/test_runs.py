@@ -90,7 +90,7 @@ def test_kill_in_the_middle_of_a_step(project: Project, run_up_to: RunUpTo, name
 def test_scratch_of_a_killed_step_is_removed(project: Project, run_up_to: RunUpTo, name: str) -> None:
     """The scratch files of a killed step are removed by the next step of any run."""
     log = run_up_to(STEPS[STEPS.index(name) - 1])
-    folder = project.runs()[0]
+    folder = project.runs()[0].parent
     script = [sys.executable, str(project.root / "etl" / f"{name}.py"), log]
     with subprocess.Popen(script, env=project.environment(BATCH_BYTES="1"), stderr=subprocess.DEVNULL) as process:
         while not list(folder.glob(".scratch_*/*")):
@@ -120,7 +120,7 @@ def test_stopped_step_is_logged(project: Project, run_up_to: RunUpTo) -> None:
     assert (process.returncode, out) == (143, "")
     assert err.splitlines()[-1].endswith("stopped by SIGTERM")
     assert "stopped by SIGTERM" in Path(log).read_text(encoding="utf-8")
-    assert not [path for path in project.runs()[0].iterdir() if path.suffix == ".part"]
+    assert not list(project.runs()[0].parent.glob(".scratch_*"))
     assert json.loads((project.runs()[0] / "manifest.json").read_bytes())["steps"]["train"]["exit_code"] == 143
 
 
@@ -281,7 +281,7 @@ def test_refused_write(project: Project, run_up_to: RunUpTo, name: str, blocks: 
     assert "File too large" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert project.artifacts() == before
-    assert not list(project.root.glob("results/runs/*/.*.part"))
+    assert not list(project.root.glob("results/runs/.scratch_*"))
 
 
 @pytest.fixture

@@ -68,9 +68,10 @@ def check_log(line: str) -> str:
 
 def record_model(context: Context, log_file: str) -> None:
     """Put the metrics, the run's folder and the data's sha256 into the event of the model's asset."""
-    folder = Run(stamp_of_log(Path(log_file)) or "").folder
-    record = manifest.read(folder)
-    facts = {"run": str(folder), "data_sha256": record["artifacts"]["raw_data.csv"]["sha256"]}
+    run = Run(stamp_of_log(Path(log_file)) or "")
+    record = manifest.read(run.folder)
+    run.release()
+    facts = {"run": str(run.folder), "data_sha256": record["artifacts"]["raw_data.csv"]["sha256"]}
     context["outlet_events"][MODEL].extra.update(manifest.metrics(record) | facts)
 
 

@@ -28,6 +28,10 @@ class UsageError(PipelineError):
     exit_code = os.EX_USAGE
 
 
+class NameTakenError(UsageError):
+    """A run on a different disk has published, or will publish, under this run's name."""
+
+
 class DataError(PipelineError):
     """The data cannot be used; trying again does not help."""
 

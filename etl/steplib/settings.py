@@ -4,6 +4,7 @@ import io
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 ENV_FILE = ROOT / ".env"
 ENVIRONMENT = "the environment"
 DAY = 86_400
+# Where Airflow keeps what it has fetched for a DAG bundle; it resets and removes these folders.
+BUNDLE = re.compile(r"/versions/[0-9a-f]{40}(/|$)|/tracking_repo(/|$)|/dag_bundles/")
 
 DEFAULTS = {
     "DATA_URL": "data/wdbc.csv",
     "DATA_TIMEOUT": "30",
+    "STATE_DIR": "",
     "RETRY_DELAY": "5",
     "KEEP_RUNS": "10",
     "BATCH_BYTES": "4194304",
@@ -96,6 +100,19 @@ def etl_python(values: dict[str, Value]) -> str:
     """Return the interpreter of the steps, or nothing; a relative path in `.env` starts from the root."""
     text = values["ETL_PYTHON"].text
     return str(ROOT / text) if "/" in text and values["ETL_PYTHON"].origin != ENVIRONMENT else text
+
+
+@cache
+def state_dir() -> Path:
+    """Return the folder of `logs/` and `results/`; a relative path starts from the root.
+
+    Raises SettingError in a folder that Airflow removes, unless STATE_DIR is set.
+    """
+    text = read_values()["STATE_DIR"].text
+    if not text and BUNDLE.search(f"{ROOT}/"):
+        expected = f"expected a folder that is kept, found none, and Airflow will remove {ROOT}"
+        raise SettingError(f"STATE_DIR: {expected}; name a folder for logs/ and results/")
+    return ROOT / Path(text).expanduser()
 
 
 def pipeline_run_id() -> str | None:

@@ -2,19 +2,26 @@
 
 import logging
 import os
-import re
 import signal
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from steplib.errors import PipelineError, Stopped, StorageError, UsageError, explain
+from steplib.errors import (
+    NameTakenError,
+    PipelineError,
+    Stopped,
+    StorageError,
+    UnreachableError,
+    UsageError,
+    explain,
+)
+from steplib.log import add_log_file, log_to_stderr
 from steplib.runs import registry
 from steplib.runs.manifest import STEPS
 from steplib.runs.run import Run
@@ -34,20 +41,18 @@ def main(script: str, doc: str | None, work: Work, publish: Publish | None = Non
     """
     _open_stderr()
     step = Path(script).stem
-    log = _start_log(step)
+    log = log_to_stderr(step)
     arguments = sys.argv[1:]
     if arguments in (["-h"], ["--help"]):
-        optional = f"LOG: the path of the run's log, {Run('…').log}; without it {FIRST_STEP}.py starts a new run"
+        optional = f"LOG: the path of the run's log, logs/log_….log; without it {FIRST_STEP}.py starts a new run"
         os.write(1, f"usage: {step}.py [LOG]\n\n{doc}\n{optional}\n".encode())
         raise SystemExit(os.EX_OK)
     sys.meta_path.insert(0, _NoPandas)
     try:
         stdout = _keep_stdout_clean()
         _on_signals(_raise_stopped)
-        run = _open_run(step, arguments)
-        with run.locked():
-            _add_handler(log, _LogFile(run.log, encoding="utf-8", errors="backslashreplace"))
-            _execute(step, run, work, publish, log)
+        while not (run := _run_once(step, arguments, work, publish, log)):
+            log.info("starting again under a new name")
         _hand_on(run.log, stdout)
         exit_code = os.EX_OK
     except BaseException as error:  # noqa: BLE001 - whatever ends a step becomes its exit code here
@@ -72,12 +77,31 @@ def main_of_tool(work: Callable[[list[str]], None]) -> NoReturn:
     os._exit(code)
 
 
+def _run_once(step: str, arguments: list[str], work: Work, publish: Publish | None, log: logging.Logger) -> Run | None:
+    """Run the step and return its run; None if the name of a run that is just beginning is taken elsewhere."""
+    run = _open_run(step, arguments)
+    with run.locked():
+        file = add_log_file(log, run.log)
+        try:
+            _execute(step, run, work, publish, log)
+        except NameTakenError as error:
+            if arguments:
+                raise
+            log.removeHandler(file)
+            log.warning(error)
+            registry.withdraw(run)
+            return None
+    return run
+
+
 def _execute(step: str, run: Run, work: Work, publish: Publish | None, log: logging.Logger) -> None:
     start = time.perf_counter()
     run.begin(step)
     try:
         log.info("started")
         settings = read_settings()
+        if step == FIRST_STEP:
+            registry.warn_of_clocks(log)
         # Before the work, to make room for it; after it, because this run counts then.
         registry.prune(run, settings.keep_runs, log)
         facts = work(run, settings, log)
@@ -87,14 +111,20 @@ def _execute(step: str, run: Run, work: Work, publish: Publish | None, log: logg
         registry.point_results_at(run, facts["artifacts"])
         if publish:
             publish(run, settings, log)
+        if not pipeline_run_id():
+            run.release()  # otherwise, whoever gave the run that name does so
     except BaseException as error:
         # The disk may refuse the manifest too; the first error is the one to report.
+        code = explain(error)[1]
         with suppress(OSError, PipelineError):
-            run.finish(step, explain(error)[1], time.perf_counter() - start, {})
+            run.finish(step, code, time.perf_counter() - start, {})
+            if isinstance(error, Exception) and code != os.EX_TEMPFAIL:
+                # From now on it counts among the runs that failed.
+                registry.prune(run, read_settings().keep_runs, log)
         raise
     # The work is done and shown: nothing from here on may make it look as if it had failed.
     _on_signals(signal.SIG_IGN)
-    with suppress(OSError):
+    with suppress(OSError, UnreachableError):
         registry.prune(run, settings.keep_runs, log)
 
 
@@ -155,46 +185,13 @@ def _raise_stopped(signum: int, _frame: FrameType | None) -> NoReturn:
     raise Stopped(signum)
 
 
-class _OneLine(logging.Formatter):
-    """One record is one line: text from outside can neither look like a line of the log nor steer a terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format, with control characters escaped."""
-        return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: ascii(found[0])[1:-1], super().format(record))
-
-
-class _LogFile(logging.FileHandler):
-    """The run's log; unlike other handlers it raises when a line cannot be written."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002 - logging's name
-        """Raise the error that is being handled."""
-        raise  # noqa: PLE0704 - logging calls this where it has caught one
-
-
-def _start_log(step: str) -> logging.Logger:
-    """Return the step's logger, at first for stderr only; other libraries' loggers stay out because they quote URLs."""
-    logging.raiseExceptions = False
-    log = logging.getLogger(step)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    _add_handler(log, logging.StreamHandler())
-    warnings.showwarning = lambda text, kind, *_args, **_kwargs: log.warning("%s: %s", kind.__name__, text)
-    return log
-
-
-def _add_handler(log: logging.Logger, handler: logging.Handler) -> None:
-    handler.setFormatter(_OneLine(f"[%(asctime)s][%(levelname)s][%(name)s]: [{log.name.upper()}]: %(message)s"))
-    log.addHandler(handler)
-
-
 def _report(error: BaseException, log: logging.Logger) -> int:
     """Log why a step ends; a defect with its traceback but without its message, which may quote data."""
     text, code = explain(error)
     # If the log itself is what failed, stderr has received the line already.
     with suppress(OSError):
         if code == os.EX_SOFTWARE:
-            files = [handler.stream for handler in log.handlers if isinstance(handler, _LogFile) and handler.stream]
-            # Before there is a log, stderr has to do.
-            (*files, sys.stderr)[0].writelines(traceback.format_tb(error.__traceback__))
+            # The log, or stderr as long as there is none.
+            getattr(log.handlers[-1], "stream", sys.stderr).writelines(traceback.format_tb(error.__traceback__))
         log.error(text)
     return code

@@ -1,7 +1,9 @@
 """A model's predictions for the test rows, and their metrics."""
 
 import copy
+import csv
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -158,6 +160,18 @@ def rank(benign: Array, malignant: Array) -> tuple[float, float]:
     m_from = len(malignant) - np.searchsorted(malignant, malignant, "left")
     precision = m_from / (m_from + len(benign) - b_below)
     return area, float(precision.mean())
+
+
+def rank_again(predictions: Path) -> dict[str, float]:
+    """Return the two metrics of a predictions.csv that depend on the order of the probabilities alone."""
+
+    def read(target: str) -> Array:
+        with predictions.open(encoding="utf-8", newline="") as file:
+            rows = (row for row in csv.DictReader(file) if row["y_true"] == target)
+            return np.fromiter((float(row["probability"]) for row in rows), dtype=np.float64)
+
+    area, average_precision = rank(read("0"), read("1"))
+    return {"roc_auc": area, "average_precision": average_precision}
 
 
 def wilson_interval(successes: int, trials: int) -> list[float]:

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,10 @@ STAMP = re.compile(r"\d{4}(_\d\d){5}", re.ASCII)
 # The metrics that are always in evaluation.json, first and in this order.
 METRICS = ("accuracy", "precision", "recall", "f1_score")
 ARTIFACT_KEYS = {"sha256", "bytes", "rows"}
+# The start of a run whose own start is unknown, or lies further in the future than clocks differ.
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+CLOCKS_DIFFER = timedelta(minutes=5)
+FUTURE = "run %s: its start, %s, lies in the future, so it counts as the oldest run; check the clock that it ran under"
 # Recorded under the names by which they are imported, if the step has imported them.
 PACKAGES = ("joblib", "numpy", "orjson", "pyarrow", "requests", "scipy", "sklearn")
 
@@ -29,39 +33,46 @@ Record = dict[str, Any]
 
 
 def new(stamp: str, run_id: str | None) -> Record:
-    """Return the manifest of a run in which no step has begun."""
-    return {"run": stamp, "run_id": run_id, "started": _now(), "artifacts": {}, "steps": {}}
+    """Return the manifest of a run in which no step has begun; its id distinguishes it from all runs elsewhere."""
+    return {"run": stamp, "id": os.urandom(16).hex(), "run_id": run_id, "started": _now(), "artifacts": {}, "steps": {}}
 
 
 def read(folder: Path) -> Record:
-    """Read a run's manifest. Raises DataError if no step can have written it."""
+    """Read the manifest in a run's folder; see parse."""
     path = folder / NAME
     return parse(path.read_bytes() if path.is_file() else b"", str(path))
 
 
 def parse(content: bytes, path: str) -> Record:
-    """Return the manifest in a file's content. Raises DataError if no step can have written it."""
+    """Return the manifest in a file's content.
+
+    Raises DataError if no step can have written it, or if its folder has the name of a different run.
+    """
     try:
         record = json.loads(content)
     except (ValueError, RecursionError):
         record = None
     if not _is_manifest(record):
         raise DataError(f"{path}: expected a run's manifest, found none or something else; start a new run")
+    folder = path.split("/")[-2:][0]
+    if STAMP.fullmatch(folder) and record["run"] != folder:
+        msg = f"{path}: expected the manifest of run {folder}, found that of run {record['run']}"
+        raise DataError(f"{msg}; a run cannot be copied to a different name")
     return cast("Record", record)
 
 
 def read_leniently(folder: Path) -> Record:
     """Read a manifest for an overview of many runs; see parse_leniently."""
     try:
-        return read(folder)
-    except (OSError, DataError):
+        return parse_leniently((folder / NAME).read_bytes(), folder.name)
+    except OSError:
         return parse_leniently(b"", folder.name)
 
 
 def parse_leniently(content: bytes, stamp: str) -> Record:
     """Return a run's manifest, or that of a run without steps if it cannot be read."""
     try:
-        return parse(content, stamp)
+        return parse(content, f"{stamp}/{NAME}")
     except DataError:
         return {"run": stamp, "started": "", "artifacts": {}, "steps": {}}
 
@@ -107,8 +118,25 @@ def _forget_steps(record: Record, steps: tuple[str, ...]) -> None:
 
 
 def is_finished(record: Record) -> bool:
-    """Return whether every step has made its artifact from those before it."""
-    return {made["step"] for made in record["artifacts"].values()} == set(STEPS)
+    """Return whether every step has done its work; such a run never changes."""
+    return all(record["steps"].get(name, {}).get("outcome") == "done" for name in STEPS)
+
+
+def start(record: Record) -> datetime:
+    """Return the start of a run, which orders runs; EARLIEST if a clock was wrong, so that it never hides others."""
+    return EARLIEST if starts_in_future(record) else _started(record)
+
+
+def starts_in_future(record: Record) -> bool:
+    """Return whether a run's start lies in the future, because a clock was or is wrong."""
+    return _started(record) > datetime.now(UTC) + CLOCKS_DIFFER
+
+
+def _started(record: Record) -> datetime:
+    try:
+        return datetime.fromisoformat(record["started"]).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return EARLIEST
 
 
 def metrics(record: Record) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """All runs together: starting and finding one, what `results/` points at, removing old ones."""
 
-import fcntl
+import errno
 import logging
 import os
 import shutil
@@ -10,38 +10,68 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from steplib.errors import UnreachableError, UsageError
+from steplib.errors import SettingError, UnreachableError, UsageError
 from steplib.runs import manifest
-from steplib.runs.run import LOGS, RESULTS, RUNS, SCRATCH, Run, stamp_of_log
+from steplib.runs.disk import lock
+from steplib.runs.run import SCRATCH, Run, logs, results, runs, stamp_of_log
 
 LATEST = "latest"
 PRUNED = ".pruned_"
 # A run that may still continue (between two steps, before a retry) is kept for a day.
 IN_PROGRESS_SECONDS = 86_400
+SECONDS_FOR_LOCK = 30
+REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 def start_run(run_id: str | None) -> Run:
-    """Claim the current second as a new run's stamp: only one process can create the folder.
+    """Claim the current second as a new run's stamp: only one process can create the log and the folder.
 
-    If the second is taken, wait for the next one, so that the stamp stays the true time of the start.
+    If the second is taken, wait for the next one, so that the stamp stays the true time of the start. A log that has
+    outlived its run keeps its stamp.
     """
-    LOGS.mkdir(exist_ok=True)
-    RUNS.mkdir(parents=True, exist_ok=True)
-    while True:
-        # Local time, because people read the log's name and lines.
-        run = Run(datetime.now().strftime(manifest.STAMP_FORMAT))  # noqa: DTZ005 - see above
+    with _explaining_refusals():
+        for folder in (logs(), runs()):
+            folder.mkdir(parents=True, exist_ok=True)
+        while not (run := _claim_second()):
+            time.sleep(1 - time.time() % 1)
+        run.write_manifest(manifest.new(run.stamp, run_id))
+    return run
+
+
+def _claim_second() -> Run | None:
+    """Return a run with the current second as its stamp, or None if that is taken."""
+    # Local time, because people read the log's name and lines.
+    run = Run(datetime.now().strftime(manifest.STAMP_FORMAT))  # noqa: DTZ005 - see above
+    try:
+        run.log.touch(exist_ok=False)
         try:
             run.folder.mkdir()
-        except FileExistsError:
-            time.sleep(1 - time.time() % 1)
-            continue
-        try:
-            run.log.touch()
         except OSError:
-            run.folder.rmdir()
+            run.log.unlink()
             raise
-        run.write_manifest(manifest.new(run.stamp, run_id))
-        return run
+    except FileExistsError:
+        return None
+    return run
+
+
+@contextmanager
+def _explaining_refusals() -> Iterator[None]:
+    """Raise SettingError if the folders cannot be written, whatever the disk has free."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        found = f"found {error.filename}: {error.strerror}"
+        msg = f"STATE_DIR: expected a folder in which logs/ and results/ can be written, {found}"
+        raise SettingError(f"{msg}; correct its permissions, or name a different folder") from error
+
+
+def withdraw(run: Run) -> None:
+    """Remove a run that has not begun its work."""
+    shutil.rmtree(run.folder)
+    run.pending.unlink(missing_ok=True)
+    run.log.unlink()
 
 
 def find_run(run_id: str) -> Run | None:
@@ -54,9 +84,17 @@ def all_runs() -> list[Run]:
 
     They are ordered by their start in UTC, which stays in order when the clock goes back an hour in autumn.
     """
-    folders = [path for path in RUNS.glob("*") if manifest.STAMP.fullmatch(path.name) and path.is_dir()]
-    newest_first = sorted(folders, key=lambda path: str(manifest.read_leniently(path)["started"]), reverse=True)
-    return [Run(folder.name) for folder in newest_first]
+    folders = [path for path in runs().glob("*") if manifest.STAMP.fullmatch(path.name) and path.is_dir()]
+    starts = {folder.name: manifest.start(manifest.read_leniently(folder)) for folder in folders}
+    return [Run(stamp) for stamp in sorted(starts, key=lambda stamp: (starts[stamp], stamp), reverse=True)]
+
+
+def warn_of_clocks(log: logging.Logger) -> None:
+    """Warn of each run whose start lies in the future."""
+    for run in all_runs():
+        record = manifest.read_leniently(run.folder)
+        if manifest.starts_in_future(record):
+            log.warning(manifest.FUTURE, run.stamp, record["started"])
 
 
 def run_of_log(text: str) -> Run:
@@ -78,40 +116,46 @@ def point_results_at(run: Run, names: Iterable[str]) -> None:
     Names that show a later run's artifacts stay.
     """
     with _results_locked():
-        runs = all_runs()
+        newest_first = all_runs()
         for name in names:
-            shown = _run_shown_by(RESULTS / name)
-            if shown not in runs[: runs.index(run)] or not (RESULTS / name).exists():
-                _point(RESULTS / name, Path(RUNS.name) / run.stamp / name)
-        latest = next((other for other in runs if manifest.is_finished(manifest.read_leniently(other.folder))), None)
+            shown = _run_shown_by(results() / name)
+            if shown not in newest_first[: newest_first.index(run)] or not (results() / name).exists():
+                _point(results() / name, Path(runs().name) / run.stamp / name)
+        latest = next(filter(_is_finished, newest_first), None)
         if latest:
-            _point(RESULTS / LATEST, Path(RUNS.name) / latest.stamp)
+            _point(results() / LATEST, Path(runs().name) / latest.stamp)
 
 
 def latest_stamp() -> str | None:
     """Return the stamp of the run that `results/latest` points at."""
-    shown = _run_shown_by(RESULTS / LATEST)
+    shown = _run_shown_by(results() / LATEST)
     return shown.stamp if shown and shown.folder.exists() else None
 
 
 def prune(run: Run, keep: int, log: logging.Logger) -> None:
-    """Remove all but the newest `keep` runs, except `run`, those that `results/` shows and those in progress."""
+    """Remove all but the newest `keep` finished runs, and all but the newest `keep` that failed.
+
+    `run`, the runs that `results/` shows, and those that may still continue or are still to be read stay in any case.
+    """
     with _results_locked():
-        for left in RUNS.glob(f"{PRUNED}*"):
-            shutil.rmtree(left, ignore_errors=True)
         for other in all_runs():
             if other != run:
                 _clear_scratch(other)
-        spared = {run, *map(_run_shown_by, RESULTS.iterdir())}
-        for old in all_runs()[keep:]:
-            if old not in spared and not _is_in_progress(old):
-                _remove(old, log)
+        finished = [other for other in all_runs() if _is_finished(other) and (other == run or not _is_in_use(other))]
+        failed = [other for other in all_runs() if not _is_finished(other) and not _is_in_use(other)]
+        spared = {run, *map(_run_shown_by, results().iterdir())}
+        for old in {*finished[keep:], *failed[keep:]} - spared:
+            _retire(old, log)
+    # Removing takes long, so others need not wait for it.
+    for left in runs().glob(f"{PRUNED}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
 def _results_locked() -> Iterator[None]:
-    with (RESULTS / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    path = results() / ".lock"
+    busy = f"{path}: another process has held this lock for {SECONDS_FOR_LOCK} s; end it, then run this step again"
+    with lock(path, SECONDS_FOR_LOCK, busy):
         yield
 
 
@@ -125,33 +169,40 @@ def _point(link: Path, target: Path) -> None:
 
 def _run_shown_by(link: Path) -> Run | None:
     target = Path(os.path.realpath(link))
-    if not link.is_symlink() or RUNS not in target.parents:
+    if not link.is_symlink() or runs() not in target.parents:
         return None
-    return Run(target.relative_to(RUNS).parts[0])
+    return Run(target.relative_to(runs()).parts[0])
 
 
-def _is_in_progress(run: Run) -> bool:
+def _is_finished(run: Run) -> bool:
+    return manifest.is_finished(manifest.read_leniently(run.folder))
+
+
+def _is_in_use(run: Run) -> bool:
+    """Return whether a run may still continue or, if it is finished, be published or read."""
     record = manifest.read_leniently(run.folder)
+    mark = run.pending if manifest.is_finished(record) else run.folder
     may_continue = {None, os.EX_OK, os.EX_TEMPFAIL}
     failed_for_good = any(step.get("exit_code") not in may_continue for step in record["steps"].values())
-    fresh = time.time() - run.folder.stat().st_mtime < IN_PROGRESS_SECONDS
-    # A whole run may still have to be published.
-    done = manifest.is_finished(record) and all(step.get("outcome") == "done" for step in record["steps"].values())
-    return fresh and not failed_for_good and not done
+    try:
+        fresh = time.time() - mark.stat().st_mtime < IN_PROGRESS_SECONDS
+    except FileNotFoundError:
+        return False
+    return fresh and not failed_for_good
 
 
 def _clear_scratch(run: Run) -> None:
     """Remove what a killed step of a run has left behind, unless a step is working on it."""
-    if any(run.folder.glob(f"{SCRATCH}*")):
+    if any(runs().glob(f"{SCRATCH}{run.stamp}_*")):
         with suppress(OSError, UnreachableError), run.locked():
             run.clear_scratch()
 
 
-def _remove(run: Run, log: logging.Logger) -> None:
-    """Remove a run, unless a step is working on it; it is renamed first, so that no reader finds half of it."""
+def _retire(run: Run, log: logging.Logger) -> None:
+    """Rename a run for its removal, so that no reader finds half of it, unless a step is working on it."""
     try:
         with run.locked():
-            gone = run.folder.rename(RUNS / f"{PRUNED}{run.stamp}")
-            shutil.rmtree(gone)
+            run.folder.rename(runs() / f"{PRUNED}{run.stamp}")
+            run.pending.unlink(missing_ok=True)
     except (OSError, UnreachableError) as error:
         log.warning("run %s could not be removed: %s", run.stamp, error)

@@ -1,25 +1,43 @@
 """One run: its stamp, its log, its folder, its artifacts."""
 
-import fcntl
-import os
+import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from steplib.errors import DataError, UnreachableError, UsageError
+from steplib.errors import DataError, UsageError
 from steplib.runs import manifest
-from steplib.settings import ROOT
+from steplib.runs.disk import lock, sync
+from steplib.settings import state_dir
 
-# Either may be a link to a larger disk.
-LOGS = (ROOT / "logs").resolve()
-RESULTS = (ROOT / "results").resolve()
-RUNS = RESULTS / "runs"
 LOG_PREFIX, LOG_SUFFIX = "log_", ".log"
-SCRATCH = ".scratch_"
+SCRATCH, PENDING = ".scratch_", ".pending_"
+
+# How a file that a step has made again differs from the recorded one, if it does; called with recorded and new file.
+Difference = Callable[[Path, Path], str | None]
+
+
+@cache
+def logs() -> Path:
+    """Return the folder of the logs, which may be a link to a larger disk."""
+    return (state_dir() / "logs").resolve()
+
+
+@cache
+def results() -> Path:
+    """Return the folder of the results, which may be a link to a larger disk."""
+    return (state_dir() / "results").resolve()
+
+
+def runs() -> Path:
+    """Return the folder of the runs' folders."""
+    return results() / "runs"
 
 
 @dataclass(frozen=True)
@@ -31,29 +49,31 @@ class Run:
     @property
     def log(self) -> Path:
         """The log that all steps append to."""
-        return LOGS / f"{LOG_PREFIX}{self.stamp}{LOG_SUFFIX}"
+        return logs() / f"{LOG_PREFIX}{self.stamp}{LOG_SUFFIX}"
 
     @property
     def folder(self) -> Path:
         """The folder of the artifacts and the manifest."""
-        return RUNS / self.stamp
+        return runs() / self.stamp
+
+    @property
+    def pending(self) -> Path:
+        """The mark of a run that has still to be published, or whose caller has still to read the result."""
+        return runs() / f"{PENDING}{self.stamp}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out of this run; the lock ends with the process, however that ends."""
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                msg = f"run {self.stamp}: another process is working on it; try again later"
-                raise UnreachableError(msg) from error
+        """Keep other processes out of this run."""
+        with lock(self.folder / ".lock", 0, f"run {self.stamp}: another process is working on it; try again later"):
             yield
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Yield a folder for temporary files; it is removed when the step ends or, after a kill, by the next step."""
-        self.clear_scratch()
-        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=self.folder) as folder:
+        """Yield a folder for temporary files; it is removed when the step ends or, after a kill, by the next step.
+
+        It is beside the run's folder, so that a step that is killed leaves a finished run as it was.
+        """
+        with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{self.stamp}_", dir=runs()) as folder:
             try:
                 yield Path(folder)
             except OSError as error:
@@ -62,36 +82,47 @@ class Run:
 
     def clear_scratch(self) -> None:
         """Remove what a killed step has left behind; the caller must hold the run's lock."""
-        for left in self.folder.glob(f"{SCRATCH}*"):
+        for left in runs().glob(f"{SCRATCH}{self.stamp}_*"):
             shutil.rmtree(left)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
+    def writing(self, name: str, difference: Difference = lambda *_: "different content") -> Iterator[Path]:
         """Yield a temporary path for an artifact; the file gets its name once it is complete and on disk, or never.
 
-        Raises UsageError if a finished run would get different content.
+        A finished run keeps its file if the new one does not differ from it. Raises UsageError if it does.
         """
-        part = self.folder / f".{name}.part"
-        try:
-            yield part
-            _sync(part)
-            self._check_unchanged(name, part)
-            part.replace(self.folder / name)
-            _sync(self.folder)
-        except BaseException as error:
-            part.unlink(missing_ok=True)
-            if isinstance(error, OSError) and not error.filename:
-                error.filename = str(self.folder / name)
-            raise
+        path = self.folder / name
+        with self.scratch() as scratch:
+            part = scratch / name
+            try:
+                yield part
+                if self._keeps(name, part, difference):
+                    return
+                sync(part)
+                part.replace(path)
+                sync(self.folder)
+            except OSError as error:
+                error.filename = error.filename or str(path)
+                raise
 
-    def _check_unchanged(self, name: str, part: Path) -> None:
-        """Raise UsageError if a repeated step would turn a finished run into a mixture of old and new."""
-        if name in {manifest.NAME, self.log.name}:
-            return
-        record = manifest.read(self.folder)
-        if manifest.is_finished(record) and manifest.sha256(part) != record["artifacts"].get(name, {}).get("sha256"):
-            msg = f"{name}: run {self.stamp} is finished, and this step would now write different content"
+    def _keeps(self, name: str, part: Path, difference: Difference) -> bool:
+        """Return whether the file of a finished run stays; one that was damaged is replaced by the very same content.
+
+        Raises UsageError if a repeated step would turn a finished run into a mixture of old and new.
+        """
+        if name == manifest.NAME:
+            return False
+        record, path = manifest.read(self.folder), self.folder / name
+        if not manifest.is_finished(record):
+            return False
+        sha256 = record["artifacts"].get(name, {}).get("sha256")
+        is_intact = path.is_file() and manifest.sha256(path) == sha256
+        if manifest.sha256(part) == sha256:
+            return is_intact
+        if found := difference(path, part) if is_intact else "different content":
+            msg = f"{name}: run {self.stamp} is finished, and this step would now write {found}"
             raise UsageError(f"{msg}; start a new run for it")
+        return True
 
     def input(self, name: str) -> Path:
         """Return the path of an earlier step's artifact after comparing its hash with the recorded one.
@@ -99,28 +130,51 @@ class Run:
         Raises UsageError if that step has not made it or has failed since; DataError if it is missing or changed.
         """
         path = self.folder / name
-        record = manifest.read(self.folder)
-        made = record["artifacts"].get(name)
-        if made is None or record["steps"].get(made["step"], {}).get("outcome") != "done":
-            msg = f"{name}: not there yet: the step that makes it has not finished in this run"
-            raise UsageError(f"{msg}; run {', '.join(manifest.STEPS)} in this order")
-        if not path.is_file() or manifest.sha256(path) != made["sha256"]:
-            found = "different content (sha256)" if path.is_file() else "no file"
-            msg = f"{path}: expected what {made['step']} recorded in {manifest.NAME}, found {found}"
-            raise DataError(f"{msg}; run etl/{made['step']}.py for this run again")
+        self._check_input(path, manifest.sha256(path) if path.is_file() else None)
         return path
 
-    def begin(self, step: str) -> None:
-        """Record that a step has started."""
+    def open_input(self, name: str) -> BytesIO:
+        """Return an earlier step's artifact in memory, the very bytes whose hash was compared; raises as `input`."""
+        path = self.folder / name
+        content = path.read_bytes() if path.is_file() else None
+        self._check_input(path, None if content is None else hashlib.sha256(content).hexdigest())
+        return BytesIO(content or b"")
+
+    def _check_input(self, path: Path, sha256: str | None) -> None:
         record = manifest.read(self.folder)
-        manifest.note_start(record, step)
-        self.write_manifest(record)
+        made = record["artifacts"].get(path.name)
+        if made is None or record["steps"].get(made["step"], {}).get("outcome") != "done":
+            msg = f"{path.name}: not there yet: the step that makes it has not finished in this run"
+            raise UsageError(f"{msg}; run {', '.join(manifest.STEPS)} in this order")
+        if sha256 != made["sha256"]:
+            found = "different content (sha256)" if sha256 else "no file"
+            msg = f"{path}: expected what {made['step']} recorded in {manifest.NAME}, found {found}"
+            raise DataError(f"{msg}; run etl/{made['step']}.py for this run again")
+
+    def begin(self, step: str) -> None:
+        """Record that a step has started; the manifest of a finished run never changes."""
+        self.clear_scratch()
+        self.pending.touch()
+        record = manifest.read(self.folder)
+        if not manifest.is_finished(record):
+            manifest.note_start(record, step)
+            self.write_manifest(record)
 
     def finish(self, step: str, exit_code: int, seconds: float, facts: Mapping[str, Any]) -> None:
-        """Record how a step ended; `artifacts` and `rows_read` in the facts map names to counts of rows, or None."""
+        """Record how a step ended; `artifacts` and `rows_read` in the facts map names to counts of rows, or None.
+
+        With the last step the run is finished. It then has a copy of the log, because a published file must not grow.
+        """
         record = manifest.read(self.folder)
+        if manifest.is_finished(record):
+            return
         rest = dict(facts)
-        for name, rows in rest.pop("artifacts", {}).items():
+        artifacts = rest.pop("artifacts", {})
+        if artifacts and step == manifest.STEPS[-1]:
+            with self.writing(self.log.name) as part:
+                shutil.copyfile(self.log, part)
+            artifacts = {**artifacts, self.log.name: None}
+        for name, rows in artifacts.items():
             manifest.note_artifact(record, step, self.folder / name, rows)
         for name, rows in rest.pop("rows_read", {}).items():
             record["artifacts"][name]["rows"] = rows
@@ -132,27 +186,12 @@ class Run:
         with self.writing(manifest.NAME) as part:
             part.write_bytes(manifest.to_bytes(record))
 
-    def keep_log(self) -> manifest.Record:
-        """Copy the log into the artifacts once, since a published file must not grow; return the manifest."""
-        record = manifest.read(self.folder)
-        if self.log.name not in record["artifacts"]:
-            with self.writing(self.log.name) as part:
-                shutil.copyfile(self.log, part)
-            manifest.note_artifact(record, manifest.STEPS[-1], self.folder / self.log.name, None)
-            self.write_manifest(record)
-        return record
+    def release(self) -> None:
+        """Note that the caller has read the result: from now on the run may be pruned."""
+        self.pending.unlink(missing_ok=True)
 
 
 def stamp_of_log(path: Path) -> str | None:
     """Return the stamp in the name of a log, or None if it is not such a name."""
     stamp = path.name.removeprefix(LOG_PREFIX).removesuffix(LOG_SUFFIX)
-    return stamp if manifest.STAMP.fullmatch(stamp) and Run(stamp).log.name == path.name else None
-
-
-def _sync(path: Path) -> None:
-    """Make sure that a file's bytes, or a folder's names, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return stamp if manifest.STAMP.fullmatch(stamp) and f"{LOG_PREFIX}{stamp}{LOG_SUFFIX}" == path.name else None

@@ -43,7 +43,7 @@ def put_artifact(
         callback.relative_update(artifact["bytes"])
     if not _holds(files, path, artifact, etag):
         msg = f"{path}: expected the content of {local}, found different content"
-        raise StorageError(f"{msg}; remove it or start a new run")
+        raise StorageError(f"{msg}; start a new run")
 
 
 def send_file(files: "AbstractFileSystem", local: Path, path: str, callback: "Callback") -> None:
@@ -52,7 +52,9 @@ def send_file(files: "AbstractFileSystem", local: Path, path: str, callback: "Ca
         parts = {"chunksize": PART_BYTES, "max_concurrency": PARTS_AT_ONCE} if is_s3(files) else {}
         files.put_file(str(local), path, callback=callback, **create_only(files), **parts)
         return
-    with _renamed_when_whole(files, path, create=True) as part:
+    parent, _, name = path.rpartition("/")
+    # A retry overwrites what an earlier try has left there.
+    with _renamed_when_whole(files, f"{parent}/.{name}.part", path, create=True) as part:
         files.put_file(str(local), part, callback=callback)
 
 
@@ -61,16 +63,29 @@ def send_bytes(files: "AbstractFileSystem", content: bytes, path: str, *, create
     if is_object_store(files):
         files.pipe_file(path, content, **(create_only(files) if create else {}))
         return
-    with _renamed_when_whole(files, path, create=create) as part:
+    parent, _, name = path.rpartition("/")
+    # Several processes may write the same object at once.
+    with _renamed_when_whole(files, f"{parent}/.{name}.{uuid.uuid4().hex}.part", path, create=create) as part:
         files.pipe_file(part, content)
 
 
+def create(files: "AbstractFileSystem", content: bytes, path: str) -> bytes:
+    """Write a small object if its name is free, and return what is stored there."""
+    if (found := read(files, path)) is None:
+        try:
+            send_bytes(files, content, path, create=True)
+        except OSError:
+            # Another process may have been faster, or the answer to a completed upload was lost.
+            if read(files, path) is None:
+                raise
+        found = read(files, path)
+    return found or b""
+
+
 @contextmanager
-def _renamed_when_whole(files: "AbstractFileSystem", path: str, *, create: bool) -> Iterator[str]:
-    """Yield a temporary name to write to, renamed at the end; a retry overwrites what an earlier try left there."""
-    parent, _, name = path.rpartition("/")
-    files.makedirs(parent, exist_ok=True)
-    part = f"{parent}/.{name}.part" if create else f"{parent}/.{name}.{uuid.uuid4().hex}.part"
+def _renamed_when_whole(files: "AbstractFileSystem", part: str, path: str, *, create: bool) -> Iterator[str]:
+    """Yield a temporary name to write to, and rename it at the end."""
+    files.makedirs(path.rpartition("/")[0], exist_ok=True)
     yield part
     if create and is_local(files):
         try:
@@ -78,6 +93,7 @@ def _renamed_when_whole(files: "AbstractFileSystem", path: str, *, create: bool)
             os.link(part, path)
         except OSError as error:
             if error.errno not in NO_LINKS:
+                files.rm_file(part)
                 raise
         else:
             files.rm_file(part)

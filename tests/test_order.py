@@ -1,0 +1,325 @@
+"""Names and order of runs: taken names, wrong clocks, time zones, several disks, what is kept, who waits for whom."""
+
+import fcntl
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import STEPS, Project, RunUpTo
+
+MakeProject = Callable[[str], Project]
+
+
+def latest_in(place: Path) -> str:
+    """Return the run that latest.json names."""
+    return str(json.loads((place / "latest.json").read_bytes())["run"])
+
+
+def stamp_of(log: str) -> str:
+    """Return the stamp of a run."""
+    return Path(log).stem.removeprefix("log_")
+
+
+def change_manifest(run: Path, **values: Any) -> None:
+    """Replace values in a run's manifest."""
+    path = run / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | values), encoding="utf-8")
+
+
+def shifted_clock(project: Project, shift: timedelta) -> str:
+    """Return a PYTHONPATH with which a script's clock is wrong."""
+    folder = project.root / f"clock {shift.total_seconds()}"
+    folder.mkdir(exist_ok=True)
+    code = (
+        "import datetime, time\n"
+        f"shift = {shift.total_seconds()}\n"
+        "class Shifted(datetime.datetime):\n"
+        "    @classmethod\n"
+        "    def now(cls, tz=None):\n"
+        "        return super().now(tz) + datetime.timedelta(seconds=shift)\n"
+        "datetime.datetime = Shifted\n"
+    )
+    (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+    return str(folder)
+
+
+def stamps_from_now(seconds: int) -> list[str]:
+    """Return the stamps of the next seconds."""
+    now = datetime.now()  # noqa: DTZ005 - stamps are local time
+    return [(now + timedelta(seconds=i)).strftime("%Y_%m_%d_%H_%M_%S") for i in range(seconds)]
+
+
+def test_name_of_a_log_is_not_used_again(project: Project) -> None:
+    """A run whose second belongs to an older log, whose run is gone, takes a later one and leaves that log alone."""
+    (project.root / "logs").mkdir()
+    taken = stamps_from_now(3)
+    for stamp in taken:
+        (project.root / "logs" / f"log_{stamp}.log").write_text("old\n", encoding="utf-8")
+    log = project.step("data_loader").stdout.strip()
+
+    assert stamp_of(log) > taken[-1]
+    assert {(project.root / "logs" / f"log_{stamp}.log").read_text(encoding="utf-8") for stamp in taken} == {"old\n"}
+
+
+def test_two_disks_and_one_storage(make_project: MakeProject, tmp_path: Path) -> None:
+    """Runs started in the same second on different disks never share a name in the storage, and all are published."""
+    projects = [make_project(name) for name in ("a", "b", "c")]
+    place = tmp_path / "store"
+    with ThreadPoolExecutor(3) as pool:
+        ends = list(pool.map(lambda each: each.pipeline(STORAGE_URL=f"file://{place}"), projects))
+
+    assert [end.returncode for end in ends] == [0] * 3, "".join(end.stderr for end in ends)
+    stamps = sorted(path.name for path in (place / "runs").iterdir())
+    assert stamps == sorted(run.name for each in projects for run in each.runs())
+    assert len(stamps) == 3
+    assert latest_in(place) == stamps[-1]
+    # What was begun under a taken name is gone.
+    assert [len(list((each.root / "logs").iterdir())) for each in projects] == [1] * 3
+
+
+@pytest.mark.parametrize("run_id", [{}, {"PIPELINE_RUN_ID": "x"}], ids=["by hand", "orchestrated"])
+def test_taken_name_in_the_storage(project: Project, tmp_path: Path, run_id: dict[str, str]) -> None:
+    """A new run takes a name that is free; a run that has its name already cannot be published, and removes nothing."""
+    claims = tmp_path / "store" / "claims"
+    claims.mkdir(parents=True)
+    early = project.step("data_loader", **run_id, DATA_URL="missing.csv")
+    (begun,) = project.runs()
+    for stamp in [begun.name, *stamps_from_now(3)]:
+        (claims / stamp).write_text("a run elsewhere", encoding="utf-8")
+    url = f"file://{tmp_path}/store"
+    done = project.step("data_loader", **run_id, STORAGE_URL=url)
+
+    assert (early.returncode, done.returncode) == (78, 0)
+    assert (claims / stamp_of(done.stdout.strip())).read_text(encoding="utf-8") != "a run elsewhere"
+    assert len(list((project.root / "logs").iterdir())) == len(project.runs()) == (1 if run_id else 2)
+    if not run_id:
+        log = str(project.root / "logs" / f"log_{begun.name}.log")
+        again = project.step("data_loader", log, STORAGE_URL=url)
+        assert again.returncode == 64
+        assert "a run on a different disk has this name" in again.stderr
+        for name in STEPS:
+            assert project.step(name, log).returncode == 0
+        assert project.step("evaluate", log, STORAGE_URL=url).returncode == 64
+        assert not (tmp_path / "store" / "runs").exists()
+        assert (claims / begun.name).read_text(encoding="utf-8") == "a run elsewhere"
+
+
+def test_storage_is_tried_before_the_work(project: Project) -> None:
+    """A storage that cannot be used stops the load step, with its exit code and a line in the log."""
+    done = project.step("data_loader", STORAGE_URL="file:///proc/nowhere")
+    (log,) = (project.root / "logs").iterdir()
+
+    assert done.returncode == 74
+    assert log.read_text(encoding="utf-8").splitlines()[-1] == done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), [("Asia/Tokyo", "UTC"), ("Etc/GMT+12", "Etc/GMT-14"), ("UTC", "UTC-26")])
+def test_time_zones_do_not_order_runs(project: Project, tmp_path: Path, first: str, second: str) -> None:
+    """latest.json and results/latest name the run that started last, whatever its local time."""
+    url = f"file://{tmp_path}/store"
+    for zones in ((first, second), (second, first)):
+        logs = [project.chain(STORAGE_URL=url, TZ=zone) for zone in zones]
+        assert latest_in(tmp_path / "store") == stamp_of(logs[1])
+        assert (project.root / "results" / "latest").resolve().name == stamp_of(logs[1])
+        assert project.step("evaluate", logs[0], STORAGE_URL=url).returncode == 0
+        assert latest_in(tmp_path / "store") == stamp_of(logs[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shift", [timedelta(days=365), timedelta(minutes=6)], ids=str)
+def test_clock_that_was_ahead(project: Project, tmp_path: Path, shift: timedelta) -> None:
+    """A run from the future counts as the oldest: it hides no later run, pushes none out, and each one warns of it."""
+    url = f"file://{tmp_path}/store"
+    good = [project.chain(STORAGE_URL=url)]
+    odd = project.chain(STORAGE_URL=url, PYTHONPATH=shifted_clock(project, shift))
+    # While its clock is believed, it is the newest.
+    assert latest_in(tmp_path / "store") == stamp_of(odd)
+    for _ in range(2):
+        good.append(project.chain(STORAGE_URL=url, KEEP_RUNS="3"))
+        assert latest_in(tmp_path / "store") == stamp_of(good[-1])
+        assert (project.root / "results" / "latest").resolve().name == stamp_of(good[-1])
+        assert (project.root / "results" / "model.pkl").resolve().parent.name == stamp_of(good[-1])
+    assert {run.name for run in project.runs()} == set(map(stamp_of, good))
+    warnings = [line for line in Path(good[1]).read_text(encoding="utf-8").splitlines() if "WARNING" in line]
+    assert [stamp_of(odd) in line and "the future" in line for line in warnings] == [True, True]
+
+
+def test_start_within_five_minutes_is_believed(project: Project) -> None:
+    """Clocks differ a little: a start two minutes ahead is one."""
+    ahead = project.chain(PYTHONPATH=shifted_clock(project, timedelta(minutes=2)))
+    log = project.chain()
+
+    assert "WARNING" not in Path(log).read_text(encoding="utf-8")
+    assert (project.root / "results" / "latest").resolve().name == stamp_of(ahead)
+
+
+@pytest.mark.slow
+def test_roll_back_lasts_until_a_newer_run(project: Project, tmp_path: Path) -> None:
+    """Repeating the evaluation of any older run does not undo a roll-back; the next new run does."""
+    url = f"file://{tmp_path}/store"
+    logs = [project.chain(STORAGE_URL=url) for _ in range(2)]
+    late = project.chain()
+    logs.append(project.chain(STORAGE_URL=url))
+    assert project.step("runs", "rollback", url, stamp_of(logs[0])).returncode == 0
+    for log in (*logs, late, *logs):
+        assert project.step("evaluate", log, STORAGE_URL=url).returncode == 0
+        assert latest_in(tmp_path / "store") == stamp_of(logs[0])
+    assert project.step("runs", "verify", f"{url}/latest.json").returncode == 0
+    new = project.chain(STORAGE_URL=url)
+    assert latest_in(tmp_path / "store") == stamp_of(new)
+
+
+def test_copy_under_a_different_name_is_not_a_run(project: Project, run_up_to: RunUpTo, tmp_path: Path) -> None:
+    """A manifest counts only under its own name, in the storage and on this disk."""
+    url, store = f"file://{tmp_path}/store", tmp_path / "store"
+    log = run_up_to("evaluate")
+    assert project.step("evaluate", log, STORAGE_URL=url).returncode == 0
+    own, copy = stamp_of(log), "2030_01_01_00_00_00"
+    shutil.copytree(store / "runs" / own, store / "runs" / copy)
+    (project.root / "logs" / f"log_{copy}.log").touch()
+    shutil.copytree(project.runs()[0], project.runs()[0].parent / copy)
+    (store / "latest.json").unlink()
+    assert project.step("evaluate", log, STORAGE_URL=url).returncode == 0
+
+    assert json.loads((store / "latest.json").read_bytes())["manifest"] == f"runs/{own}/manifest.json"
+    for name in (f"{url}/runs/{copy}", copy, str(project.root / "results" / "runs" / copy)):
+        done = project.step("runs", "verify", name)
+        assert done.returncode == 65, done.stderr
+    assert project.step("runs", "rollback", url, copy).returncode == 65
+    assert project.step("transform", str(project.root / "logs" / f"log_{copy}.log")).returncode == 65
+    assert (project.root / "results" / "latest").resolve().name == own
+
+
+@pytest.mark.slow
+def test_good_and_failed_runs_are_counted_apart(project: Project) -> None:
+    """Failed runs push out no good one, and good runs no failed one."""
+    good = [stamp_of(project.chain(KEEP_RUNS="3")) for _ in range(3)]
+    for _ in range(5):
+        assert project.step("data_loader", DATA_URL="missing.csv", KEEP_RUNS="3").returncode == 78
+    names = [run.name for run in project.runs()]
+    assert names[:3] == good
+    assert len(names) == 6
+    new = stamp_of(project.chain(KEEP_RUNS="3"))
+    assert [run.name for run in project.runs()] == [*good[1:], *names[3:], new]
+
+
+@pytest.mark.slow
+def test_run_is_kept_until_its_caller_has_read_it(project: Project) -> None:
+    """A run with a name of an orchestrator is not pruned before its result was read."""
+    log = project.chain(KEEP_RUNS="1", PIPELINE_RUN_ID="a")
+    project.chain(KEEP_RUNS="1")
+    project.chain(KEEP_RUNS="1")
+    assert (project.runs()[0].name, len(project.runs())) == (stamp_of(log), 2)
+
+    assert project.run([sys.executable, str(project.root / "bin" / "ask.py"), "results", log]).returncode == 0
+    newest = project.chain(KEEP_RUNS="1")
+    assert [run.name for run in project.runs()] == [stamp_of(newest)]
+
+
+@pytest.mark.slow
+def test_many_runs_at_once_with_room_for_one(project: Project) -> None:
+    """Every run that goes through prints its result, even if only one is kept."""
+    with ThreadPoolExecutor(6) as pool:
+        ends = list(pool.map(lambda _: project.pipeline(KEEP_RUNS="1"), range(6)))
+
+    assert [end.returncode for end in ends] == [0] * 6, "".join(end.stderr for end in ends)
+    assert all("accuracy: 0.99" in end.stdout for end in ends)
+
+
+@pytest.mark.parametrize("name", ["data_loader", "evaluate"])
+def test_lock_that_is_held_for_ever(project: Project, run_up_to: RunUpTo, name: str) -> None:
+    """A step waits for the lock of results/ for a bounded time, then ends with 75 and names the lock."""
+    project.shorten_wait("SECONDS_FOR_LOCK = 30", "SECONDS_FOR_LOCK = 1")
+    log = run_up_to("train")
+    lock = project.root / "results" / ".lock"
+    with lock.open("r") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        done = project.step(name, *([] if name == "data_loader" else [log]))
+    assert done.returncode == 75
+    assert f"{lock}: another process has held this lock for 1 s" in done.stderr.splitlines()[-1]
+    assert project.step("evaluate", log).returncode == 0
+
+
+def test_locks_belong_to_their_owner(project: Project) -> None:
+    """Nobody else may open a lock, and so hold it; one that an older version made for all is closed."""
+    (project.root / "results").mkdir()
+    (project.root / "results" / ".lock").touch(mode=0o666)
+    assert project.step("data_loader").returncode == 0
+    locks = [project.root / "results" / ".lock", project.runs()[0] / ".lock"]
+    assert [oct(lock.stat().st_mode & 0o777) for lock in locks] == ["0o600"] * 2
+
+
+def test_stopped_step_holds_up_its_own_run_only(project: Project, run_up_to: RunUpTo) -> None:
+    """While a step is stopped in its work, other runs go on, and its own run says who has it."""
+    log = run_up_to("transform")
+    command = [sys.executable, str(project.root / "etl" / "train.py"), log]
+    with subprocess.Popen(command, env=project.environment(), stderr=subprocess.PIPE) as step:
+        assert step.stderr
+        step.stderr.readline()
+        time.sleep(0.3)
+        step.send_signal(signal.SIGSTOP)
+        try:
+            done = project.step("train", log)
+            other = project.step("data_loader")
+        finally:
+            step.kill()
+    assert done.returncode == 75
+    assert other.returncode == 0
+
+
+def test_state_in_a_different_folder(project: Project, tmp_path: Path) -> None:
+    """With STATE_DIR, everything that runs write is in that folder, and the scripts find it there."""
+    state = tmp_path / "the state"
+    before = sorted(project.root.rglob("*"))
+    done = project.pipeline(STATE_DIR=str(state), PYTHONDONTWRITEBYTECODE="1")
+
+    assert done.returncode == 0, done.stderr
+    assert f"Results: {state}/results/runs/" in done.stdout
+    assert sorted(project.root.rglob("*")) == before
+    assert {path.name for path in state.iterdir()} == {"logs", "results"}
+    (run,) = (state / "results" / "runs").glob("2*")
+    assert project.step("runs", "verify", run.name, STATE_DIR=str(state)).returncode == 0
+    assert run.name in project.step("runs", "list", STATE_DIR=str(state)).stdout
+    (project.root / ".env").write_text("STATE_DIR='state of mine'\n", encoding="utf-8")
+    assert project.step("data_loader", cwd=tmp_path).stdout.startswith(f"{project.root}/state of mine/logs/log_")
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "bundles/mine/versions/0123456789abcdef0123456789abcdef01234567",
+        "bundles/mine/versions/0123456789abcdef0123456789abcdef01234567/sub/folder",
+        "mine/tracking_repo",
+        "airflow/dag_bundles/mine",
+    ],
+)
+def test_folder_that_airflow_removes(make_project: MakeProject, tmp_path: Path, folder: str) -> None:
+    """In the checkout of an Airflow bundle nothing runs without a STATE_DIR."""
+    project = make_project(folder)
+    for done in (project.pipeline(), project.step("transform", "x"), project.step("runs", "list")):
+        assert done.returncode == 78
+        assert "STATE_DIR: expected a folder that is kept" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert project.step("data_loader", "--help").returncode == 0
+    assert not (project.root / "logs").exists()
+    assert project.step("data_loader", STATE_DIR=str(tmp_path / "state")).returncode == 0
+
+
+def test_state_that_cannot_be_written(project: Project, tmp_path: Path) -> None:
+    """A STATE_DIR that is no folder, or cannot be written, is a wrong setting."""
+    (tmp_path / "file").touch()
+    for place in (f"{tmp_path}/file", "/proc/nowhere", "/dev/null/x"):
+        done = project.step("data_loader", STATE_DIR=place)
+        assert done.returncode == 78, done.stderr
+        assert place in done.stderr
+        assert len(done.stderr.splitlines()) == 1
