@@ -44,7 +44,7 @@ def test_environment_wins_over_file(env_file: Path, monkeypatch: pytest.MonkeyPa
         *(("DATA_TIMEOUT", value) for value in ("", "0", "nan", "inf", "1e9", "-3", "x")),
         *(("RETRY_DELAY", value) for value in ("", "-1", "soon", "99999999")),
         *(("BATCH_BYTES", value) for value in ("", "0", "4k", "1000000000")),
-        *(("WORKERS", value) for value in ("", "-1", "all")),
+        *(("WORKERS", value) for value in ("", "-1", "all", "1025", "40000", "999999999")),
         *(("DASK_SCHEDULER", value) for value in ("host", "host:8786", "tcp://host", "tcp://u:p@host:1", "tcp://h:x")),
         *(("DATA_URL", value) for value in ("", "  ")),
     ],

@@ -16,6 +16,8 @@ ENVIRONMENT = "the environment"
 DAY = 86_400
 # Where Airflow keeps what it has fetched for a DAG bundle; it resets and removes these folders.
 BUNDLE = re.compile(r"/versions/[0-9a-f]{40}(/|$)|/tracking_repo(/|$)|/dag_bundles/")
+# More than any machine has cores; systems refuse to start tens of thousands of threads.
+MOST_WORKERS = 1024
 
 DEFAULTS = {
     "DATA_URL": "data/wdbc.csv",
@@ -79,7 +81,7 @@ def read_settings() -> Settings:
         keep_runs=_whole_number(values["KEEP_RUNS"], least=1),
         storage_url=storage.text and check_storage_url(storage.text, f"{storage.name} (set by {storage.origin})"),
         batch_bytes=_whole_number(values["BATCH_BYTES"], least=1),
-        workers=_whole_number(values["WORKERS"], least=0),
+        workers=_whole_number(values["WORKERS"], least=0, most=MOST_WORKERS),
         dask_scheduler=_scheduler(values["DASK_SCHEDULER"]),
     )
 
@@ -175,9 +177,9 @@ def seconds(value: Value, least: float, most: float = DAY) -> float:
     return float(value.text)
 
 
-def _whole_number(value: Value, least: int) -> int:
-    if not re.fullmatch("[0-9]{1,9}", value.text) or int(value.text) < least:
-        raise value.wrong(f"a whole number from {least} to 999999999")
+def _whole_number(value: Value, least: int, most: int = 999_999_999) -> int:
+    if not re.fullmatch("[0-9]{1,9}", value.text) or not least <= int(value.text) <= most:
+        raise value.wrong(f"a whole number from {least} to {most}")
     return int(value.text)
 
 
