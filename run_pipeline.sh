@@ -26,9 +26,9 @@ can_read_env() { # PYTHON
 }
 
 choose_python() {
-    if [ -z "${ETL_PYTHON-}" ]; then
-        # An empty variable must not hide the one in .env.
-        unset ETL_PYTHON
+    # Blanks around a value do not count, as in the other settings.
+    ETL_PYTHON=$(printf '%s' "${ETL_PYTHON-}" | sed 's/^[[:space:]]*//; s/[[:space:]]*$//')
+    if [ -z "$ETL_PYTHON" ]; then
         find_asker
         answer=$(ask settings) || exit
         lock=${answer##*"

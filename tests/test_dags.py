@@ -116,7 +116,8 @@ def test_settings_of_the_dag(project: Project) -> None:
     """The environment and .env set the schedule and the time limit."""
     in_file = "SCHEDULE='0 5 * * 1'\nSTEP_TIMEOUT=9\n"
     (project.root / ".env").write_text(in_file, encoding="utf-8")
-    found = parse(project, project.root, STEP_TIMEOUT="60", ETL_PYTHON="", DATA_URL="https://example.org/a.csv")
+    empty = {"ETL_PYTHON": "", "SCHEDULE": ""}
+    found = parse(project, project.root, STEP_TIMEOUT="60", DATA_URL="https://example.org/a.csv", **empty)
 
     assert found["errors"] == {}
     assert found["dags"]["my_pipeline"]["schedule"] == "0 5 * * 1"

@@ -1,5 +1,6 @@
 """The values of the environment and .env, and the errors about them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_wrong_value_names_variable_and_origin(
     name: str, value: str, env_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error about a value names the variable, where it was set, and what was expected and found."""
-    env_file.write_text(f"{name}='{value}'\n", encoding="utf-8")
+    env_file.write_text(f"{name}='{value}'\n" if value else name, encoding="utf-8")
     with pytest.raises(SettingError, match=rf"^{name} \(set by .*\.env\): expected .* found"):
         read_settings()
     monkeypatch.setenv(name, value)
@@ -61,7 +62,33 @@ def test_wrong_value_names_variable_and_origin(
         read_settings()
 
 
-@pytest.mark.parametrize("content", [b"DATA_URL='unclosed\n", b"\xff\xfe", b"KEEP_RUNS='3' x\n"])
+@pytest.mark.parametrize("empty", ["", "  ", "\r"])
+def test_empty_variable_does_not_hide_a_line_of_the_file(
+    empty: str, env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty variable leaves each setting, and each variable of a cloud's library, as .env has it."""
+    env_file.write_text("".join(f"{name}=7\n" for name in [*settings.DEFAULTS, "AWS_PROFILE"]), encoding="utf-8")
+    for name in settings.DEFAULTS:
+        monkeypatch.setenv(name, empty)
+    assert {value.text for value in settings.read_values().values()} == {"7"}
+    assert settings.etl_python(settings.read_values()) == "7"
+
+    monkeypatch.setenv("AWS_PROFILE", "")
+    settings.export_env_file()
+    assert os.environ["AWS_PROFILE"] == "7"
+    env_file.write_text("AWS_REGION=\nAWS_PROFILE=8\n", encoding="utf-8")
+    settings.export_env_file()
+    assert os.environ["AWS_PROFILE"] == "7"
+    assert "AWS_REGION" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"DATA_URL='unclosed\n", b"\xff\xfe", b"KEEP_RUNS='3' x\n", b'"DATA_URL"=a.csv\n', b"DATA_URL=a\0b\n"),
+        "DATA_URL=a.csv\n".encode("utf-16-le"),
+    ],
+)
 def test_unreadable_env_file_is_an_error(env_file: Path, content: bytes) -> None:
     """An unreadable .env is an error instead of a run on the embedded data."""
     env_file.write_bytes(content)

@@ -46,7 +46,7 @@ def test_failed_step_ends_the_pipeline(project: Project) -> None:
     "line",
     [
         *("ETL_PYTHON={}", "export ETL_PYTHON = '{}'  # ours", 'ETL_PYTHON="{}"', "\tETL_PYTHON={}\r"),
-        *("ETL_PYTHON=/none\nETL_PYTHON={}", "\ufeffETL_PYTHON={}"),
+        *("ETL_PYTHON=/none\nETL_PYTHON={}", "\ufeffETL_PYTHON={}", "'ETL_PYTHON'=${{HOME}}/my python/python"),
     ],
 )
 def test_interpreter_named_in_env_file(project: Project, line: str) -> None:

@@ -125,19 +125,22 @@ def pipeline_run_id() -> str | None:
 def export_env_file() -> None:
     """Copy `.env` into the environment, where the clouds' libraries look for their credentials."""
     for name, text in _read_env_file().items():
-        if text is not None:
-            os.environ.setdefault(name, text)
+        if text and not os.environ.get(name):
+            os.environ[name] = text
 
 
-def _find(name: str, in_file: dict[str, str | None]) -> Value:
-    if name in os.environ:
-        return Value(name, os.environ[name].strip(), ENVIRONMENT)
-    if name in in_file:
-        return Value(name, (in_file[name] or "").strip(), str(ENV_FILE))
-    return Value(name, DEFAULTS[name], "the default")
+def _find(name: str, in_file: dict[str, str]) -> Value:
+    written = [
+        Value(name, text.strip(), origin)
+        for text, origin in ((os.environ.get(name), ENVIRONMENT), (in_file.get(name), str(ENV_FILE)))
+        if text is not None
+    ]
+    # An empty variable must not hide a line of .env: docker compose passes on variables that nobody has set.
+    filled = [value for value in written if value.text]
+    return [*filled, *written, Value(name, DEFAULTS[name], "the default")][0]
 
 
-def _read_env_file() -> dict[str, str | None]:
+def _read_env_file() -> dict[str, str]:
     """Read `.env`; unlike python-dotenv alone, refuse a line that cannot be read instead of ignoring it."""
     if not ENV_FILE.exists():
         return {}
@@ -151,10 +154,13 @@ def _read_env_file() -> dict[str, str | None]:
         msg = f"{ENV_FILE}: expected a readable UTF-8 text file, found {type(error).__name__}; correct or remove it"
         raise SettingError(msg) from error
     for binding in parse_stream(io.StringIO(text)):
-        if binding.error:
+        # A name in double quotes, or in a file without UTF-8, would be ignored.
+        odd = "\0" in binding.original.string or not re.fullmatch(r"[\w.-]*", binding.key or "")
+        if binding.error or odd:
             msg = f"{ENV_FILE}, line {binding.original.line}: expected NAME=value; correct or remove the line"
             raise SettingError(msg)
-    return dotenv_values(stream=io.StringIO(text))
+    # A name without "=" has no value, which python-dotenv gives as None.
+    return {name: value or "" for name, value in dotenv_values(stream=io.StringIO(text)).items()}
 
 
 def check_storage_url(text: str, name: str) -> str:
