@@ -39,6 +39,16 @@ def test_environment_wins_over_file(env_file: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
+    ("written", "url"),
+    [("S3://Bucket/Prefix", "s3://Bucket/Prefix"), ("FILE:///tmp/X", "file:///tmp/X"), ("ABFS://c@A/x", "abfs://c@A/x")],
+)
+def test_scheme_of_the_storage_in_capitals(written: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheme in capitals means the same, and everything after it stays as it is."""
+    monkeypatch.setenv("STORAGE_URL", written)
+    assert read_settings().storage_url == url
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         *(("KEEP_RUNS", value) for value in ("", "0", "-1", "ten", "1.5", "１")),

@@ -164,8 +164,12 @@ def _read_env_file() -> dict[str, str]:
 
 
 def check_storage_url(text: str, name: str) -> str:
-    """Return the address of a storage. Raises SettingError for one with credentials, without showing it."""
+    """Return the address of a storage, with the scheme in lower case.
+
+    Raises SettingError for one with credentials, without showing it.
+    """
     scheme, separator, rest = text.partition("://")
+    scheme = scheme.lower()
     user, at, _ = rest.partition("@")
     # Azure writes container@account.
     account = not at or ("abfs" in scheme and not re.search("[:/]", user))
@@ -173,7 +177,7 @@ def check_storage_url(text: str, name: str) -> str:
         expected = "a URL like s3://bucket/prefix, without credentials, ? or #"
         way_out = "correct it, and keep credentials in the environment or .env"
         raise SettingError(f"{name}: expected {expected}, found something else; {way_out}")
-    return text
+    return f"{scheme}://{rest}"
 
 
 def seconds(value: Value, least: float, most: float = DAY) -> float:

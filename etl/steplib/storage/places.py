@@ -34,9 +34,9 @@ def open_storage(url: str) -> tuple["AbstractFileSystem", str]:
     from fsspec import available_protocols
     from fsspec.core import url_to_fs
 
-    check_storage_url(url, "the storage")
+    url = check_storage_url(url, "the storage")
     export_env_file()
-    scheme = url.partition("://")[0].lower()
+    scheme = url.partition("://")[0]
     if scheme not in available_protocols():
         raise SettingError(f"{url}: expected a scheme that fsspec supports, found {scheme}://; correct it")
     try:
@@ -85,7 +85,7 @@ def translate_errors(url: str) -> Iterator[None]:
             raise SettingError(msg) from None
         if kind.__module__ == "builtins" and not isinstance(error, OSError):
             raise
-        if url.startswith(("file:", "local:")):
+        if url.lower().startswith(("file:", "local:")):
             msg = f"{url}: the folder cannot be read or written ({kind.__name__}); correct it"
             raise StorageError(msg) from None
         msg = f"{url}: the storage did not answer ({kind.__name__}); check it and the network, then run this again"
