@@ -7,6 +7,7 @@ import pytest
 from steplib import settings
 from steplib.errors import SettingError
 from steplib.settings import read_settings
+from steplib.storage.places import open_storage
 
 
 @pytest.fixture(autouse=True)
@@ -40,12 +41,33 @@ def test_environment_wins_over_file(env_file: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("written", "url"),
-    [("S3://Bucket/Prefix", "s3://Bucket/Prefix"), ("FILE:///tmp/X", "file:///tmp/X"), ("ABFS://c@A/x", "abfs://c@A/x")],
+    [
+        *(("S3://Bucket/Prefix", "s3://Bucket/Prefix"), ("ABFS://c@A/x", "abfs://c@A/x")),
+        *(("FILE:///tmp/X", "file:///tmp/X"), ("file://localhost/tmp/x", "file:///tmp/x")),
+    ],
 )
-def test_scheme_of_the_storage_in_capitals(written: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scheme in capitals means the same, and everything after it stays as it is."""
+def test_storage_has_one_spelling(written: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Capitals in the scheme and this machine's name mean nothing; everything else stays as it is."""
     monkeypatch.setenv("STORAGE_URL", written)
     assert read_settings().storage_url == url
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("memory://any/where", "memory:///", "data://x", "zip:///srv/a.zip", "tar://x", "dir://x", "reference://x"),
+        *("http://h/x", "https://h/x", "github://o/x", "local://x", "foo://any/where"),
+        *("simplecache::s3://b/x", "filecache://x", "s3://b/x::zip://y", "file:///x::memory://y"),
+        *("file://models/x", "file://./x", "file://~/x", "file://localhostx/y", "file:x", "file:/x", "file://"),
+    ],
+)
+def test_place_that_others_cannot_read_is_refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storage in memory, in an archive, read-only, chained or at a relative path is a wrong setting."""
+    monkeypatch.setenv("STORAGE_URL", place)
+    with pytest.raises(SettingError, match=r"^STORAGE_URL \(set by the environment\): expected .*, found "):
+        read_settings()
+    with pytest.raises(SettingError, match=r"^the storage: expected .*, found "):
+        open_storage(place)
 
 
 @pytest.mark.parametrize(

@@ -476,14 +476,12 @@ def test_documented_reader_and_roll_back(project: Project, published: Path) -> N
 
 
 @pytest.mark.slow
-def test_memory(project: Project) -> None:
-    """Any URL that fsspec supports works; an unknown protocol is a wrong setting, an unusable place exit 74."""
-    log = project.chain(STORAGE_URL="memory://any/where")
-
-    assert "published: memory://any/where/runs/" in Path(log).read_text(encoding="utf-8")
-    assert project.step("evaluate", log, STORAGE_URL="foo://any/where").returncode == 78
-    assert project.step("evaluate", log, STORAGE_URL="file:///proc/nowhere").returncode == 74
+def test_unusable_place(project: Project, run_up_to: RunUpTo) -> None:
+    """A place without its package or with a wrong port is a wrong setting, an unusable folder exit 74."""
+    log = run_up_to("evaluate")
+    for place, code in (("smb://host/share", 78), ("ftp://h:abc/x", 78), ("FILE:///proc/nowhere", 74)):
+        assert project.step("evaluate", log, STORAGE_URL=place).returncode == code
     (project.runs()[0] / "raw_data.csv").unlink()
-    gone = project.step("evaluate", log, STORAGE_URL="memory://any/where")
+    gone = project.step("evaluate", log, STORAGE_URL=f"file://{project.root.parent}/storage")
     assert gone.returncode == 65
     assert "raw_data.csv: expected what the manifest records, found no file" in gone.stderr

@@ -16,6 +16,11 @@ ENVIRONMENT = "the environment"
 DAY = 86_400
 # Where Airflow keeps what it has fetched for a DAG bundle; it resets and removes these folders.
 BUNDLE = re.compile(r"/versions/[0-9a-f]{40}(/|$)|/tracking_repo(/|$)|/dag_bundles/")
+# fsspec knows more, but a run in memory, in an archive or in a read-only place would not be there for others.
+STORAGE_SCHEMES = {
+    *("file", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"),
+    *("hdfs", "webhdfs", "webdav", "sftp", "ssh", "smb", "ftp"),
+}
 # More than any machine has cores; systems refuse to start tens of thousands of threads.
 MOST_WORKERS = 1024
 
@@ -166,17 +171,27 @@ def _read_env_file() -> dict[str, str]:
 def check_storage_url(text: str, name: str) -> str:
     """Return the address of a storage, with the scheme in lower case.
 
-    Raises SettingError for one with credentials, without showing it.
+    Raises SettingError for one with credentials, without showing it, or one where others would not find a run.
     """
     scheme, separator, rest = text.partition("://")
     scheme = scheme.lower()
     user, at, _ = rest.partition("@")
     # Azure writes container@account.
     account = not at or ("abfs" in scheme and not re.search("[:/]", user))
-    if not separator or not re.fullmatch(r"[^?#@]*@?[^?#@]+", rest) or not account or not scheme.isalnum():
-        expected = "a URL like s3://bucket/prefix, without credentials, ? or #"
+    # fsspec takes "::" for a chain of places.
+    plain = re.fullmatch(r"[^?#@]*@?[^?#@]+", rest) and "::" not in rest
+    if not separator or not plain or not account or not scheme.isalnum():
+        expected = "a URL like s3://bucket/prefix, without credentials, ?, # or ::"
         way_out = "correct it, and keep credentials in the environment or .env"
         raise SettingError(f"{name}: expected {expected}, found something else; {way_out}")
+    if scheme not in STORAGE_SCHEMES:
+        expected = "a place that others can read, like s3://bucket/prefix or file:///srv/models"
+        raise SettingError(f"{name}: expected {expected}, found {scheme}://; docs/storage.md lists the schemes")
+    if scheme == "file":
+        rest = rest.removeprefix("localhost")
+        if not rest.startswith("/"):
+            found = "a relative path or another machine"
+            raise SettingError(f"{name}: expected a full path, like file:///srv/models, found {found}; correct it")
     return f"{scheme}://{rest}"
 
 

@@ -26,24 +26,27 @@ DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 # How backends report a refusal or a wrong configuration, apart from PermissionError.
 REFUSALS = "credential|forbidden|unauthori[sz]ed|authenticat|token|profile|endpoint:|specified endpoint|validation"
 # In these an object becomes visible only when complete; elsewhere a file is renamed when it is.
-OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "memory"}
+OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"}
 
 
 def open_storage(url: str) -> tuple["AbstractFileSystem", str]:
     """Return the file system of a URL, and the path in it. Raises SettingError for a URL that cannot be used."""
-    from fsspec import available_protocols
+    from fsspec import get_filesystem_class
     from fsspec.core import url_to_fs
 
     url = check_storage_url(url, "the storage")
     export_env_file()
     scheme = url.partition("://")[0]
-    if scheme not in available_protocols():
-        raise SettingError(f"{url}: expected a scheme that fsspec supports, found {scheme}://; correct it")
     try:
-        files, root = url_to_fs(url, **S3_OPTIONS if scheme in S3_SCHEMES else {})
-    except ImportError as error:
+        # ValueError for a scheme that only its package would make known.
+        get_filesystem_class(scheme)
+    except (ImportError, ValueError) as error:
         way_out = "install requirements-s3.txt" if scheme in S3_SCHEMES else "install fsspec's package for it"
         raise SettingError(f"{url}: the package for {scheme}:// is not installed; {way_out}") from error
+    try:
+        files, root = url_to_fs(url, **S3_OPTIONS if scheme in S3_SCHEMES else {})
+    except ValueError as error:
+        raise SettingError(f"{url}: expected an address with this scheme's form; correct it") from error
     if scheme in S3_SCHEMES:
         # No retries by s3fs on top: each would repeat all of botocore's.
         files.retries = 1
@@ -53,7 +56,7 @@ def open_storage(url: str) -> tuple["AbstractFileSystem", str]:
 def check_bucket(files: "AbstractFileSystem", root: str, url: str) -> None:
     """Raise SettingError if the bucket does not exist; some stores would create it with the first object."""
     bucket = root.lstrip("/").split("/")[0]
-    if not is_object_store(files) or "memory" in _protocols(files):
+    if not is_object_store(files):
         return
     try:
         files.info(bucket)
@@ -85,7 +88,7 @@ def translate_errors(url: str) -> Iterator[None]:
             raise SettingError(msg) from None
         if kind.__module__ == "builtins" and not isinstance(error, OSError):
             raise
-        if url.lower().startswith(("file:", "local:")):
+        if url.lower().startswith("file:"):
             msg = f"{url}: the folder cannot be read or written ({kind.__name__}); correct it"
             raise StorageError(msg) from None
         msg = f"{url}: the storage did not answer ({kind.__name__}); check it and the network, then run this again"
@@ -113,4 +116,4 @@ def is_local(files: "AbstractFileSystem") -> bool:
 
 def create_only(files: "AbstractFileSystem") -> dict[str, str]:
     """Return the options for a create-only write, where the backend supports one."""
-    return {"mode": "create"} if _protocols(files) & {"s3", "gs", "memory"} else {}
+    return {"mode": "create"} if _protocols(files) & {"s3", "gs"} else {}
