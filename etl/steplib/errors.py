@@ -92,6 +92,11 @@ def explain(error: BaseException) -> tuple[str, int]:
     return text, code
 
 
+def printable(text: str) -> str:
+    """Escape, as repr does, what would break a line, steer a terminal or fail to be encoded."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def address_space() -> float:
     """Return the bytes of memory that `ulimit -v` allows this process to reserve."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)

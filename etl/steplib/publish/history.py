@@ -4,13 +4,18 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from steplib.errors import StorageError, printable
 from steplib.runs import manifest
 
 METRICS = (*manifest.METRICS, "roc_auc")
+# A longer number or text is none of ours, and would make the table too wide for all runs.
+LIMIT = 1e15
+WIDTH = 200
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
@@ -29,23 +34,36 @@ th, td {{ padding: 0.3em 0.8em; border-bottom: 1px solid #ccc; text-align: right
 
 
 def tabulate(runs: Iterable[manifest.Record], latest: str | None) -> pd.DataFrame:
-    """Return a row for each run, the newest first; `latest` is the stamp of the latest run."""
+    """Return a row for each run, the newest first; `latest` is the stamp of the latest run.
+
+    A manifest may come from elsewhere: what is neither a number nor a text where one belongs is left out or a "?".
+    """
     rows = []
     for record in sorted(runs, key=lambda run: str(run["started"]), reverse=True):
         steps, metrics = record["steps"], manifest.metrics(record)
+        row_count = _number(record["artifacts"].get("clear_data.csv", {}).get("rows"))
         row = {
             "run": record["run"],
-            "source": steps.get("data_loader", {}).get("source", ""),
-            "rows": str(record["artifacts"].get("clear_data.csv", {}).get("rows") or ""),
-            **{name: metrics.get(name) for name in METRICS},
-            "seconds": f"{sum(float(step.get('seconds', 0)) for step in steps.values()):.1f}",
-            "outcome": _outcome(steps),
+            "source": _text(steps.get("data_loader", {}).get("source", "")),
+            "rows": f"{row_count:.0f}" if row_count else "",
+            **{name: _number(metrics.get(name)) for name in METRICS},
+            "seconds": f"{sum(_number(step.get('seconds')) or 0 for step in steps.values()):.1f}",
+            "outcome": _outcome(steps) if record["started"] else "no readable manifest",
             "latest": "latest" if record["run"] == latest else "",
         }
         rows.append(row)
-    table = pd.DataFrame(rows)
-    # A manifest may come from elsewhere and hold anything.
-    return table.assign(**{name: pd.to_numeric(table[name], errors="coerce") for name in METRICS})
+    return pd.DataFrame(rows).astype(dict.fromkeys(METRICS, float))
+
+
+def _number(value: object) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    # Compared before it is converted: NaN fails the comparison, and float() would fail for a long integer.
+    return float(value) if abs(value) < LIMIT else None
+
+
+def _text(value: object) -> str:
+    return printable(str(value)) if isinstance(value, str | int | float) else "?"
 
 
 def _outcome(steps: Mapping[str, Any]) -> str:
@@ -54,28 +72,40 @@ def _outcome(steps: Mapping[str, Any]) -> str:
         how = steps.get(name, {}).get("outcome", "not started")
         if how != "done":
             code = steps.get(name, {}).get("exit_code")
-            return f"{name}: {how}" + (f" with {code}" if code is not None else "")
+            return f"{name}: {_text(how)}" + (f" with {_text(code)}" if code is not None else "")
     return "done"
 
 
 def to_text(table: pd.DataFrame) -> str:
     """Return the table for a terminal."""
-    return str(table.to_string(index=False, na_rep="", float_format="{:.4f}".format))
+    return str(table.to_string(index=False, na_rep="", float_format="{:.4f}".format, max_colwidth=WIDTH))
 
 
 def write_page(table: pd.DataFrame, place: str, page: Path) -> None:
-    """Write one page that needs neither a server nor a network: the metrics over time, and the table."""
+    """Write one page that needs neither a server nor a network: the metrics over time, and the table.
+
+    Raises StorageError if the disk refuses it.
+    """
     rows = table.to_html(index=False, na_rep="", float_format="{:.4f}".format, border=0)
-    part = page.with_name(f".{page.name}.part")
-    part.write_text(PAGE.format(place=escape(place), figure=_draw(table), table=rows), encoding="utf-8")
-    part.replace(page)
+    content = PAGE.format(place=escape(printable(place)), figure=_draw(table), table=rows)
+    part = page.with_name(f".{page.name}.{uuid4().hex}.part")
+    try:
+        page.parent.mkdir(exist_ok=True)
+        try:
+            part.write_text(content, encoding="utf-8")
+            part.replace(page)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        msg = f"{page}: the page could not be written ({error.strerror}); free space or correct the permissions"
+        raise StorageError(msg) from error
 
 
 def _draw(table: pd.DataFrame) -> str:
     """Return the metrics over time, as a self-contained figure."""
-    measured = table.dropna(subset=[METRICS[0]])
-    when = pd.to_datetime(measured["run"], format=manifest.STAMP_FORMAT)
-    lines = [go.Scatter(x=when, y=measured[name], name=name, mode="lines+markers") for name in METRICS]
+    when = pd.to_datetime(table["run"], format=manifest.STAMP_FORMAT, errors="coerce")
+    measured = table.assign(when=when).dropna(subset=["when", METRICS[0]])
+    lines = [go.Scatter(x=measured["when"], y=measured[name], name=name, mode="lines+markers") for name in METRICS]
     layout = {
         "yaxis": {"title": "on the held-out rows"},
         "template": "plotly_white",

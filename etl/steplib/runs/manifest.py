@@ -156,13 +156,21 @@ def _is_manifest(found: object) -> bool:
     tables = [found.get("artifacts"), found.get("steps")]
     if not all(isinstance(table, dict) and all(isinstance(row, dict) for row in table.values()) for table in tables):
         return False
+    named = bool(STAMP.fullmatch(found["run"]))
+    artifacts = all(_is_artifact(name, made) for name, made in found["artifacts"].items())
+    return named and artifacts and all(_is_step(step) for step in found["steps"].values())
+
+
+def _is_artifact(name: str, made: Record) -> bool:
     # Names become paths and are printed.
-    complete = all(
-        re.fullmatch(r"\w[\w.-]*", name, re.ASCII) and made.get("step") in STEPS and made.keys() >= ARTIFACT_KEYS
-        for name, made in found["artifacts"].items()
-    )
-    facts = [step.get(name, {}) for step in found["steps"].values() for name in ("metrics", "packages")]
-    return complete and all(isinstance(fact, dict) for fact in facts) and bool(STAMP.fullmatch(found["run"]))
+    complete = re.fullmatch(r"\w[\w.-]*", name, re.ASCII) and made.get("step") in STEPS and made.keys() >= ARTIFACT_KEYS
+    return bool(complete) and isinstance(made["sha256"], str) and isinstance(made["bytes"], int)
+
+
+def _is_step(step: Record) -> bool:
+    """Return whether the facts that a program reads have their form; those that are only shown may be odd."""
+    facts = (step.get(name, {}) for name in ("metrics", "packages"))
+    return all(isinstance(fact, dict) for fact in facts) and not isinstance(step.get("exit_code"), dict | list)
 
 
 def _git_revision() -> str | None:

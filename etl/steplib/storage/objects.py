@@ -102,10 +102,10 @@ def _renamed_when_whole(files: "AbstractFileSystem", part: str, path: str, *, cr
 
 
 def read(files: "AbstractFileSystem", path: str) -> bytes | None:
-    """Return a small object's content, None if it does not exist."""
+    """Return a small object's content, None if it does not exist or is a folder."""
     try:
         return bytes(files.cat_file(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return None
 
 
