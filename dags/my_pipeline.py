@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.operators.bash import BashOperator
-from airflow.sdk import DAG
+from airflow.sdk import DAG, literal
 
 # Airflow's import path has only its dags folder; what both DAGs share is beside this file.
 sys.path.append(str(Path(__file__).resolve().parent))
@@ -29,7 +29,7 @@ from my_pipeline_shared.task import DAG_OPTIONS, MODEL, RETRY, check_conf, check
 # The same for all tasks. Values are passed in `env`, never in the command's text, so none can be executed.
 BASH: dict[str, Any] = {
     "append_env": True,
-    "cwd": str(ROOT),
+    "cwd": literal(str(ROOT)),
     "skip_on_exit_code": None,
     "output_processor": check_log,
 }

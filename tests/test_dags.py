@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,17 @@ db.initdb()
 for dag in DagBag(sys.argv[1]).dags.values():
     run = dag.test(logical_date=None)
     print("RUN", run.dag_id, run.state.value)
+"""
+RENDER = """
+import json, sys, types, warnings
+warnings.simplefilter("ignore")
+from airflow.dag_processing.dagbag import DagBag
+for dag in DagBag(sys.argv[1]).dags.values():
+    task = dag.get_task("data_loader")
+    run = types.SimpleNamespace(run_after="now")
+    task.render_template_fields({"dag": dag, "dag_run": run, "run_id": "run", "params": {"data_url": None}})
+    env = task.env if dag.dag_id == "my_pipeline" else task.op_kwargs["env"]
+    print("RENDERED", json.dumps([env, getattr(task, "cwd", None)]))
 """
 CAUSE = """
 import os, pathlib, sys
@@ -167,6 +179,20 @@ def test_dag_test(project: Project) -> None:
     assert {line for line in output.splitlines() if line.startswith("RUN")} == {f"RUN {dag} success" for dag in DAGS}
     assert len(project.runs()) == 2
     assert os.path.realpath(project.root / "results" / "latest") == str(project.runs()[-1])
+
+
+@pytest.mark.parametrize("odd", ["python.sh", "{{ 7 * 7 }} {% x %}"])
+def test_constants_are_not_rendered(make_project: Callable[[str], Project], odd: str) -> None:
+    """An interpreter and a project whose paths look like templates or their files reach the process as they are."""
+    project = make_project(odd)
+    (project.root / ".env").write_text(f"ETL_PYTHON='./{odd}'\n", encoding="utf-8")
+    output = in_airflow(project, RENDER, project.root / "dags", ETL_PYTHON="")
+    rendered = [json.loads(line.partition(" ")[2]) for line in output.splitlines() if line.startswith("RENDERED")]
+
+    assert [env["ETL_PYTHON"] for env, _ in rendered] == [f"{project.root}/{odd}"] * 2
+    assert sorted(str(cwd) for _, cwd in rendered) == sorted(["None", str(project.root)])
+    assert {(env["FORM_DATA_URL"], env["LOG_FILE"], env["PYTHONSAFEPATH"]) for env, _ in rendered} == {("", "", "")}
+    assert {env["PIPELINE_RUN_ID"] for env, _ in rendered} == {f"{dag}/run/now" for dag in DAGS}
 
 
 def test_time_limit_stops_the_step(project: Project) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import Asset, Context, Param, RetryDecision, RetryPolicy
+from airflow.sdk import Asset, Context, Param, RetryDecision, RetryPolicy, literal
 from airflow.sdk.exceptions import AirflowFailException
 from steplib.runs import manifest
 from steplib.runs.run import Run, stamp_of_log
@@ -35,11 +35,12 @@ class RetryByExitCode(RetryPolicy):
         return RetryDecision.retry(timedelta(seconds=pause), f"{found[0]} is temporary: retrying in {pause:g} s")
 
 
-def environment(after: str | None = None) -> dict[str, str]:
+def environment(after: str | None = None) -> dict[str, Any]:
     """Return the variables of a step's process, as templates; `after` is the task that hands on the log."""
     return {
         "LOG_FILE": f"{{{{ ti.xcom_pull(task_ids='{after}') }}}}" if after else "",
-        "ETL_PYTHON": ETL_PYTHON,
+        # Airflow would read a value that ends with .sh as a file, and render braces in it.
+        "ETL_PYTHON": literal(ETL_PYTHON),
         "FORM_DATA_URL": "{{ params.data_url or '' }}",
         # The same at every try and after a clear, so that they continue the same log and folder.
         "PIPELINE_RUN_ID": "{{ dag.dag_id }}/{{ run_id }}/{{ dag_run.run_after }}",
