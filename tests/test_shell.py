@@ -3,10 +3,12 @@
 import os
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Project
+from misbehaving import serve
 
 
 def fake(folder: Path, name: str, script: str) -> Path:
@@ -39,6 +41,22 @@ def test_failed_step_ends_the_pipeline(project: Project) -> None:
     assert done.returncode == 65
     assert done.stdout == ""
     assert "[train]" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.server
+@pytest.mark.parametrize("name", ["a:b'c $d \"e", "-x*[a]\\n%s\t`id`;#&|<>!~", "line\nbreak"])
+def test_odd_path_of_the_project(make_project: Callable[[str], Project], name: str) -> None:
+    """Whatever the project's folder is called, a failed load is tried again, and the results are printed."""
+    project = make_project(name)
+    with serve() as source:
+        done = project.pipeline(DATA_URL=f"http://127.0.0.1:{source.server_port}/second_time_good", RETRY_DELAY="0")
+
+    assert done.returncode == 0, done.stderr
+    assert "run_pipeline.sh: retrying data_loader in 0 s\n" in done.stderr
+    assert done.stdout.startswith(f"Results: {project.runs()[0]}\nLog:     {project.root}/logs/log_")
+    assert "\n  accuracy: 0.99" in done.stdout
+    assert len(project.runs()) == 1
 
 
 @pytest.mark.slow
