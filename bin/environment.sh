@@ -72,6 +72,8 @@ build_environment() { # LOCK
             uv venv --quiet --python "$base" "$VENV" >"$report" 2>&1 ||
                 fail $EX_OSERR "uv could not create $VENV; $report says why"
         else
+            # venv refuses it, because PATH separates folders by colons.
+            case $VENV in *:*) fail $EX_CONFIG "$VENV: expected a path without a colon for a virtual environment; move the project" ;; esac
             "$base" -c 'import ensurepip, venv' 2>/dev/null ||
                 fail $EX_CONFIG "$base has no venv module; install it (Debian, Ubuntu: apt install python3-venv), or install uv"
             "$base" -m venv "$VENV" >"$report" 2>&1 ||

@@ -122,6 +122,17 @@ def test_python_without_venv(project: Project) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_colon_in_the_path_of_the_environment(make_project: Callable[[str], Project]) -> None:
+    """Where Python's venv module would refuse the project's path, one line says why."""
+    project = make_project("a:b")
+    path = path_without_python(Project(project.root.parent))
+    (Path(path) / "python3").symlink_to(os.path.realpath(sys.executable))
+    done = project.pipeline(PATH=path, ETL_PYTHON="")
+
+    assert done.returncode == 78
+    assert "expected a path without a colon" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_no_package_index(project: Project) -> None:
     """Without a package index, the exit code is 75 and pip's output is in a file; the next run tries again."""
