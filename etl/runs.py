@@ -12,9 +12,7 @@ as the steps.
 """
 
 import re
-import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from io import TextIOWrapper
 from typing import NoReturn
 
 from steplib import step
@@ -72,9 +70,6 @@ class Parser(ArgumentParser):
 
 def main(arguments: list[str]) -> None:
     """Run the command that the arguments name."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        # Written at once, because an error may follow; escaped, if the terminal has no such character.
-        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="list | verify | rollback")
     command = commands.add_parser("list", help="show all runs")

@@ -13,7 +13,7 @@ GROUND = {"errors", "settings", "log", "storage"}
 MAY_IMPORT = {
     "errors": set(),
     "settings": {"errors"},
-    "log": set(),
+    "log": {"errors"},
     "storage": {"errors", "settings"},
     "source": GROUND,
     "runs": GROUND,

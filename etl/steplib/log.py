@@ -1,22 +1,18 @@
 """The lines that a script writes to its log and to stderr."""
 
 import logging
-import re
 import warnings
 from pathlib import Path
 
-# Control characters, and those that break a line or turn the direction of text.
-UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def one_line(text: str) -> str:
-    """Return a text that can neither look like a different line nor steer a terminal."""
-    return UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
+from steplib.errors import printable
 
 
 class _OneLine(logging.Formatter):
+    """One record is one line: text from outside can neither look like a line of the log nor steer a terminal."""
+
     def format(self, record: logging.LogRecord) -> str:
-        return one_line(super().format(record))
+        """Format, with control characters escaped."""
+        return printable(super().format(record))
 
 
 class _LogFile(logging.FileHandler):

@@ -8,9 +8,10 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from steplib.errors import (
     NameTakenError,
@@ -20,6 +21,7 @@ from steplib.errors import (
     UnreachableError,
     UsageError,
     explain,
+    printable,
 )
 from steplib.log import add_log_file, log_to_stderr
 from steplib.runs import registry
@@ -64,7 +66,10 @@ def main(script: str, doc: str | None, work: Work, publish: Publish | None = Non
 def main_of_tool(work: Callable[[list[str]], None]) -> NoReturn:
     """Run a script that is not a step: it prints to people and ends with the same exit codes."""
     code = os.EX_OK
+    _open_stderr()
     try:
+        # Written at once, because an error may follow; escaped, if the terminal has no such character.
+        _open_stdout().reconfigure(errors="backslashreplace", line_buffering=True)
         with suppress(SystemExit):  # --help has been printed
             work(sys.argv[1:])
         sys.stdout.flush()
@@ -72,7 +77,7 @@ def main_of_tool(work: Callable[[list[str]], None]) -> NoReturn:
         text, code = explain(error)
         if code == os.EX_SOFTWARE:
             traceback.print_tb(error.__traceback__)
-        sys.stderr.write(f"{Path(sys.argv[0]).name}: {text}\n")
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: {printable(text)}\n")
     # Not SystemExit: a reader that has closed the pipe (`| head`) would fail the interpreter's last flush.
     os._exit(code)
 
@@ -156,10 +161,15 @@ def _open_stderr() -> None:
         sys.stderr = os.fdopen(2, "w")
 
 
+def _open_stdout() -> TextIOWrapper:
+    if sys.stdout is None:
+        raise StorageError("stdout: expected an open stream, found it closed; open it")
+    return cast("TextIOWrapper", sys.stdout)
+
+
 def _keep_stdout_clean() -> int:
     """Redirect everything written to stdout to stderr, and return a descriptor of the real stdout."""
-    if sys.stdout is None:
-        raise StorageError("stdout: expected an open stream for the log's path, found it closed; open it")
+    _open_stdout()
     stdout = os.dup(1)
     os.dup2(2, 1)
     return stdout

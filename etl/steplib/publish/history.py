@@ -39,7 +39,7 @@ def tabulate(runs: Iterable[manifest.Record], latest: str | None) -> pd.DataFram
     A manifest may come from elsewhere: what is neither a number nor a text where one belongs is left out or a "?".
     """
     rows = []
-    for record in sorted(runs, key=lambda run: str(run["started"]), reverse=True):
+    for record in sorted(runs, key=lambda run: (manifest.start(run), run["run"]), reverse=True):
         steps, metrics = record["steps"], manifest.metrics(record)
         row_count = _number(record["artifacts"].get("clear_data.csv", {}).get("rows"))
         row = {
@@ -90,7 +90,7 @@ def write_page(table: pd.DataFrame, place: str, page: Path) -> None:
     content = PAGE.format(place=escape(printable(place)), figure=_draw(table), table=rows)
     part = page.with_name(f".{page.name}.{uuid4().hex}.part")
     try:
-        page.parent.mkdir(exist_ok=True)
+        page.parent.mkdir(parents=True, exist_ok=True)
         try:
             part.write_text(content, encoding="utf-8")
             part.replace(page)

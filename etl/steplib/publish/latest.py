@@ -76,7 +76,7 @@ def parse(content: bytes, url: str) -> dict[str, Any]:
     try:
         latest = json.loads(content)
         manifest.STAMP.fullmatch(latest["run"])[0]  # type: ignore[index]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{url}: expected the name of a run, found something else; publish a run again") from error
     return cast("dict[str, Any]", latest)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from steplib.errors import DataError, PipelineError, UsageError, explain
+from steplib.errors import DataError, PipelineError, UsageError, explain, printable
 from steplib.model import joblib
 from steplib.model.scoring import measure, rank_again
 from steplib.publish import publishing
@@ -34,10 +34,10 @@ def verify(text: str, settings: Settings) -> None:
         record = manifest.read(folder)
         checks = []
         for name, found in _all_checks(folder, record, latest, _stamp_in(text), settings):
-            print(f"{name:<32} {f'differs: {found}' if found else 'matches'}")
+            print(printable(f"{name:<32} {f'differs: {found}' if found else 'matches'}"))
             checks.append((name, found))
     for note in _other_versions(record):
-        print(note)
+        print(printable(note))
     for name, found in checks:
         if found:
             msg = f"{name}: expected what was written, found {found}; do not use run {record['run']}"
@@ -135,9 +135,9 @@ def _score_again(folder: Path, record: manifest.Record, settings: Settings) -> I
 def _other_versions(record: manifest.Record) -> list[str]:
     """Return a line for each package whose version differs from the one the model was trained with."""
     recorded = record["steps"].get("train", {}).get("packages", {})
-    here = {name: sys.modules[name].__version__ for name in recorded if name in sys.modules}
+    here = {name: getattr(sys.modules.get(name), "__version__", None) for name in recorded}
     return [
         f"{name}: made with {recorded[name]}, checked with {here[name]}"
         for name in here
-        if here[name] != recorded[name]
+        if here[name] not in {None, recorded[name]}
     ]

@@ -7,6 +7,7 @@
 """
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,9 @@ def read_runs(url: str) -> tuple[list[manifest.Record], str | None]:
         check_bucket(files, root, url)
         found = latest.read_manifests(files, root)
         named = objects.read(files, f"{root}/{latest.NAME}")
-    stamp = None if named is None else latest.parse(named, f"{url}/{latest.NAME}")["run"]
+    stamp = None
+    with suppress(DataError):  # an overview of the runs is possible without it
+        stamp = latest.parse(named or b"", url)["run"]
     return [manifest.parse_leniently(content, stamp) for stamp, content in found.items()], stamp
 
 
