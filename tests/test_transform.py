@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from conftest import wdbc_rows
 from steplib.errors import DataError
 from steplib.table import batches
 from steplib.table.cleaning import clean as clean_table
-from steplib.table.csvfile import check_head
+from steplib.table.csvfile import HEAD_BYTES, check_head
 from steplib.table.schema import WDBC_FEATURES, is_test
 
 # Ids on both sides of the split: a table of four rows then has both classes on both sides.
@@ -127,6 +128,49 @@ def test_beginning_that_only_looks_like_a_different_format(first: str) -> None:
     """An id or a name may begin like a file of a different format."""
     check_head(f"{first},M,1,2\n".encode())
     check_head(f'"record\nid",diagnosis,"{first}|b;c;d;e",shape\n'.encode())
+
+
+@pytest.mark.parametrize(
+    "text", ["{CD613E30-01}", "[123]", "{1}", "[true]", "[a][b]", "[1] [2]", "[[1]]", "{}", "[NaN"]
+)
+@pytest.mark.parametrize("form", ["{}", '"{}"', " {}", "\ufeff{}"])
+def test_id_in_braces_or_brackets(clean: Clean, text: str, form: str) -> None:
+    """An id may begin as JSON does, with and without a header line and quotes."""
+    row = form.format(text) + ",M,1,2\n"
+    check_head(row.encode())
+    check_head((row * 200_000).encode()[:HEAD_BYTES])
+    check_head(f"[id],[diagnosis],[size],[shape]\n{row}".encode())
+
+    assert clean(row + BODY)[1][0] == text
+
+
+JSON_ROWS = [{"id": str(i), "diagnosis": "M", "size": 1.5, "note": 'a,"b"\\é'} for i in range(20_000)]
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff", " \r\n\t"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(JSON_ROWS),
+        json.dumps(JSON_ROWS, indent=2),
+        json.dumps({"rows": JSON_ROWS}, ensure_ascii=False),
+        "\n".join(json.dumps(row) for row in JSON_ROWS),
+        "\n".join(json.dumps(list(row.values())) for row in JSON_ROWS),
+        json.dumps(list(range(300_000))),
+        json.dumps("x" * HEAD_BYTES).join("[]"),
+        "[" * HEAD_BYTES,
+        "{}",
+        "[]\n",
+        '{\n "error": "x"\n}\n',
+    ],
+    ids=range(11),
+)
+def test_json_is_recognised_wherever_it_is_cut_off(text: str, start: str) -> None:
+    """The head of a JSON document may end within a string, a number or a character."""
+    content = (start + text).encode()
+    for size in {HEAD_BYTES - n for n in range(40)} if len(content) > HEAD_BYTES else {len(content)}:
+        with pytest.raises(DataError, match="found JSON"):
+            check_head(content[:size])
 
 
 def test_duplicates_and_empty_features_are_left_out(clean: Clean) -> None:

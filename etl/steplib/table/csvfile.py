@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -23,8 +24,6 @@ SIGNATURES = {
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
     b"<": "HTML or XML",
-    b"{": "JSON",
-    b"[": "JSON",
 }
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
@@ -42,6 +41,8 @@ def check_head(head: bytes) -> None:
     for signature, kind in SIGNATURES.items():
         if text.startswith(signature):
             raise _not_csv(kind)
+    if text[:1] in {b"{", b"["} and _is_json(text.decode(errors="replace")):
+        raise _not_csv("JSON")
     if b"\0" in head:
         raise _not_csv("binary data or UTF-16 text")
     first_line = text.splitlines()[0]
@@ -52,6 +53,21 @@ def check_head(head: bytes) -> None:
     except UnicodeDecodeError:
         raise _not_csv("a different encoding or binary data") from None
     _check_delimiter(text.decode(errors="replace"))
+
+
+def _is_json(head: str) -> bool:
+    """Return whether a head, which may be cut off anywhere, is of JSON; an id may be in braces or brackets too."""
+    # Imported here, because almost no file needs it.
+    import json
+
+    try:
+        _, end = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode(head)
+    except json.JSONDecodeError as error:
+        # JSON that is cut off ends in an error; in a CSV, other columns follow it.
+        return error.msg.startswith("Unterminated string") or "," not in head[error.pos :]
+    except RecursionError:
+        return True
+    return not re.match("[ \t]*[^ \t\r\n]", head[end:])
 
 
 def _check_delimiter(text: str) -> None:
