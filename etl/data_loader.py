@@ -20,7 +20,7 @@ from steplib import step
 from steplib.errors import StorageError
 from steplib.runs.run import Run
 from steplib.settings import Settings
-from steplib.source import Source, open_source
+from steplib.source.opening import Source, open_source
 from steplib.table.csvfile import check_head
 
 

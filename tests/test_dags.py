@@ -139,7 +139,14 @@ def test_settings_of_the_dag(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://u:p@example.org/a.csv", "https://example.org/a.csv?token=x", "/a.csv", "file:///a"]
+    "url",
+    [
+        "https://u:p@example.org/a.csv",
+        "https://example.org/a.csv?token=x",
+        "https://example.org/a.csv;token=x",
+        "/a.csv",
+        "file:///a",
+    ],
 )
 def test_private_source_is_not_in_the_form(project: Project, url: str) -> None:
     """The form's default is the setting, except if that holds a secret or names a file of the worker."""

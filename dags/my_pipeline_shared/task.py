@@ -10,6 +10,7 @@ from airflow.sdk import Asset, Context, Param, RetryDecision, RetryPolicy, liter
 from airflow.sdk.exceptions import AirflowFailException
 from steplib.runs import manifest
 from steplib.runs.run import Run, stamp_of_log
+from steplib.source.address import redact
 
 from my_pipeline_shared.notice import notify
 from my_pipeline_shared.settings import ETL_PYTHON, RETRY_PAUSES, STEP_TIMEOUT, VALUES
@@ -77,9 +78,9 @@ def record_model(context: Context, log_file: str) -> None:
 
 
 def shown_url() -> str | None:
-    """Return the setting DATA_URL, if it may be shown: a query may hold a token."""
+    """Return the setting DATA_URL, if it may be shown: a query or a parameter may be a token."""
     url = VALUES["DATA_URL"].text
-    return url if re.fullmatch(WEB_ADDRESS, url) and not re.search("[?#]", url) else None
+    return url if re.fullmatch(WEB_ADDRESS, url) and redact(url) == url else None
 
 
 PARAMS = {

@@ -1,0 +1,36 @@
+"""What of an address may be shown: nothing that could be a secret."""
+
+import re
+from itertools import takewhile
+from urllib.parse import unquote
+
+HIDDEN = "***"
+
+
+def redact(address: str) -> str:
+    """Return an address without user, password, query, fragment and parameters, even if it is malformed.
+
+    Only what is plainly a web address, a file URL or a path is shown: anything else may be a connection string.
+    """
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", address)
+    if not found:
+        return HIDDEN if re.match("[^/]*:", address) or _has_parameters(address) else address
+    if found[1].lower() not in {"http", "https", "file"}:
+        return found[0] + HIDDEN
+    *hidden, rest = re.split("@|%40", address[found.end() :])
+    shown = re.split("[?#]|%3F|%23", rest, flags=re.IGNORECASE)[0]
+    host = re.match(r"([\w.-]*|\[[0-9A-Fa-f:.]*\])(:[0-9]*)?(/|$)", shown)
+    if re.search("[/?#]", "".join(hidden)) or not host:
+        # Where a password ends, or whether there is one, cannot be known.
+        return found[0] + HIDDEN
+    start = found[0] + (f"{HIDDEN}@" if hidden else "")
+    # All that follows is hidden too, because a parameter may contain a slash.
+    kept = "/".join(takewhile(lambda part: not _has_parameters(part), shown.split("/")))
+    return start + (shown if kept == shown else f"{kept}/{HIDDEN}")
+
+
+def _has_parameters(text: str) -> bool:
+    """Return whether there is a character of parameters, a user or a query, escaped any number of times."""
+    while (decoded := unquote(text)) != text:
+        text = decoded
+    return re.search("[;&=?#@{}]", text) is not None

@@ -1,0 +1,61 @@
+"""The source of the data, opened as a stream of bytes; local files are read here."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from steplib.errors import SettingError
+from steplib.settings import ROOT
+from steplib.source.address import redact
+
+# The first chunk shows whether this is a CSV: it holds as much as csvfile.HEAD_BYTES.
+CHUNK_BYTES = 1 << 20
+
+
+class Source(NamedTuple):
+    """Where the data comes from: a name without secrets, the size in bytes if known, the content."""
+
+    name: str
+    size: int | None
+    chunks: Iterator[bytes]
+
+
+def open_source(url: str, base: Path, timeout: float) -> AbstractContextManager[Source]:
+    """Open a URL or a path; the scheme decides how. A relative path starts from `base`; `timeout` is in seconds."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return open_file(base, url)
+    match scheme.lower():
+        case "http" | "https":
+            # Imported here so that a local file does not pay for requests.
+            from steplib.source.web import open_http
+
+            return open_http(url, timeout)
+        case "file":
+            host, slash, path = rest.partition("/")
+            if host in {"", "localhost"}:
+                return open_file(base, slash + unquote(path))
+    msg = f"DATA_URL: expected http://, https://, file:/// or a path, found {redact(url)}; correct it"
+    raise SettingError(msg)
+
+
+@contextmanager
+def open_file(base: Path, text: str) -> Iterator[Source]:
+    """Open a local file. Raises SettingError if it cannot be read."""
+    path = base / (Path.home() / text[2:] if text.startswith("~/") else text)
+    try:
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, "a folder or device" if path.exists() else "nothing")
+        file = path.open("rb")
+    except OSError as error:
+        # What looks like a path may be a malformed URL with a password in it.
+        msg = f"DATA_URL: expected a file at {redact(text)}, found {error.strerror}"
+        raise SettingError(f"{msg}; correct the path or its permissions") from error
+    with file:
+        full = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would also follow links
+        name = str(full.relative_to(ROOT) if full.is_relative_to(ROOT) else full)
+        yield Source(name, path.stat().st_size, iter(lambda: file.read(CHUNK_BYTES), b""))
