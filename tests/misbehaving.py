@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -13,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from conftest import wdbc_rows
 
 CSV = ("\n".join(wdbc_rows()) + "\n").encode()
+PART = CSV[:80_000]
+assert PART[-1:] != b"\n"
 SECRET = "Zq7Secret"
 
 
@@ -111,6 +114,35 @@ class Misbehaving(BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
         self.wfile.write(end)
 
+    def unframed(self, body: bytes = CSV, header: bytes = b"") -> None:
+        """Send the data without its length, so that only the end of the connection shows the end of the data."""
+        self.wfile.write(b"HTTP/1.0 200 OK\r\n" + header + b"\r\n" + body)
+
+    def unframed_cut_off(self) -> None:
+        """Send a part without its length."""
+        self.unframed(PART)
+
+    def unframed_cut_off_in_the_first_line(self) -> None:
+        """Send a few bytes without their length."""
+        self.unframed(CSV[:5])
+
+    def unframed_packed(self) -> None:
+        """Send compressed data without its length."""
+        self.unframed(gzip.compress(CSV), b"Content-Encoding: gzip\r\n")
+
+    def unframed_packed_cut_off(self) -> None:
+        """Send compressed data without its length and its last byte."""
+        self.unframed(gzip.compress(CSV)[:-1], b"Content-Encoding: gzip\r\n")
+
+    def malformed_length_cut_off(self) -> None:
+        """Send a part with a length that is not a number."""
+        self.unframed(PART, b"Content-Length: all\r\n")
+
+    def unframed_closed(self) -> None:
+        """Send the data without its length, and end as TLS demands."""
+        self.unframed()
+        self.connection.unwrap()  # type: ignore[attr-defined]
+
     def cut_off(self) -> None:
         """Send half of the declared length."""
         self.answer(CSV[: len(CSV) // 2], length=len(CSV))
@@ -185,9 +217,11 @@ class Misbehaving(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serve() -> Iterator[ThreadingHTTPServer]:
-    """Run the server on a free port of loopback."""
+def serve(context: ssl.SSLContext | None = None) -> Iterator[ThreadingHTTPServer]:
+    """Run the server on a free port of loopback; with a context it speaks TLS."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Misbehaving) as running:
+        if context:
+            running.socket = context.wrap_socket(running.socket, server_side=True, do_handshake_on_connect=False)
         running.tries = {}  # type: ignore[attr-defined]
         running.received = []  # type: ignore[attr-defined]
         running.release = threading.Event()  # type: ignore[attr-defined]

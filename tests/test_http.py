@@ -23,7 +23,7 @@ def url(server: ThreadingHTTPServer) -> str:
     return f"http://user:{SECRET}@127.0.0.1:{server.server_port}"
 
 
-@pytest.mark.parametrize("way", ["good", "redirect", "packed", "chunked"])
+@pytest.mark.parametrize("way", ["good", "redirect", "packed", "chunked", "unframed", "unframed_packed"])
 def test_served_data(project: Project, url: str, way: str) -> None:
     """However the server sends the file, raw_data.csv has its content."""
     done = project.step("data_loader", DATA_URL=f"{url}/{way}?token={SECRET}")
@@ -40,6 +40,8 @@ def test_served_data(project: Project, url: str, way: str) -> None:
         *((str(status), 78) for status in (400, 401, 403, 404, 410)),
         *((fault, 75) for fault in ("cut_off", "reset", "stall", "silent", "garbage", "chunked_cut_off")),
         *((fault, 75) for fault in ("packed_cut_off", "packed_damaged", "headers_cut_off", "negative_chunk")),
+        *((fault, 75) for fault in ("unframed_cut_off", "unframed_cut_off_in_the_first_line")),
+        *((fault, 75) for fault in ("unframed_packed_cut_off", "malformed_length_cut_off")),
         *((fault, 78) for fault in ("redirect_for_ever", "redirect_nowhere", "redirect_to_file")),
         *((fault, 65) for fault in ("html", "json", "archive", "workbook", "binary", "empty")),
         ("absurd_length", 65),

@@ -1,7 +1,16 @@
-"""What is shown of an address."""
+"""Local sources, and what is shown of an address."""
+
+import os
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+from threading import Timer
 
 import pytest
+from steplib.errors import UnreachableError
+from steplib.source import opening
 from steplib.source.address import redact
+from steplib.source.opening import CHUNK_BYTES, open_source
 
 
 @pytest.mark.parametrize(
@@ -17,3 +26,43 @@ from steplib.source.address import redact
 def test_what_is_shown_of_an_address(url: str, shown: str) -> None:
     """A path and a plain web address are shown as they are."""
     assert redact(url) == shown
+
+
+@pytest.mark.parametrize("change", ["append", "truncate", "replace", "remove"])
+def test_file_that_changes_while_it_is_read(tmp_path: Path, change: str) -> None:
+    """A file that is written, replaced or removed meanwhile is temporarily out of reach."""
+    path = tmp_path / "source.csv"
+    path.write_bytes(b"1,M,2\n" * CHUNK_BYTES)
+    with open_source(str(path), tmp_path, timeout=1) as source:
+        next(source.chunks)
+        match change:
+            case "append":
+                with path.open("ab") as file:
+                    file.write(b"2,B,3\n")
+            case "truncate":
+                os.truncate(path, CHUNK_BYTES)
+            case "replace":
+                shutil.copy(path, tmp_path / "new.csv")
+                (tmp_path / "new.csv").rename(path)
+            case "remove":
+                path.unlink()
+        with pytest.raises(UnreachableError, match="changed"):
+            list(source.chunks)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_file_without_a_final_line_end(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    complete: bool,  # noqa: FBT001
+) -> None:
+    """A file that ends in the middle of a line may still be being copied, so it is looked at again."""
+    path = tmp_path / "source.csv"
+    path.write_bytes(b"1,M,2\n2,B,0.08")
+    monkeypatch.setattr(opening, "SECONDS_UNTOUCHED", 0.5)
+    copying = Timer(0.2, path.write_bytes, [b"1,M,2\n2,B,0.08121"])
+    expected = nullcontext() if complete else pytest.raises(UnreachableError, match="changed")
+    with open_source(str(path), tmp_path, timeout=1) as source, expected:
+        if not complete:
+            copying.start()
+        assert list(source.chunks) == [b"1,M,2\n2,B,0.08"]

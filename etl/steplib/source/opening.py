@@ -2,18 +2,21 @@
 
 import errno
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote
 
-from steplib.errors import SettingError
+from steplib.errors import SettingError, UnreachableError
 from steplib.settings import ROOT
 from steplib.source.address import redact
 
 # The first chunk shows whether this is a CSV: it holds as much as csvfile.HEAD_BYTES.
 CHUNK_BYTES = 1 << 20
+# A file that ends in the middle of a line is complete if it has not been written to for this long.
+SECONDS_UNTOUCHED = 2
 
 
 class Source(NamedTuple):
@@ -50,7 +53,7 @@ def open_file(base: Path, text: str) -> Iterator[Source]:
     try:
         if not path.is_file():
             raise FileNotFoundError(errno.ENOENT, "a folder or device" if path.exists() else "nothing")
-        file = path.open("rb")
+        before, file = path.stat(), path.open("rb")
     except OSError as error:
         # What looks like a path may be a malformed URL with a password in it.
         msg = f"DATA_URL: expected a file at {redact(text)}, found {error.strerror}"
@@ -58,4 +61,34 @@ def open_file(base: Path, text: str) -> Iterator[Source]:
     with file:
         full = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would also follow links
         name = str(full.relative_to(ROOT) if full.is_relative_to(ROOT) else full)
-        yield Source(name, path.stat().st_size, iter(lambda: file.read(CHUNK_BYTES), b""))
+        yield Source(name, before.st_size, read_file(name, path, file, before))
+
+
+def read_file(name: str, path: Path, file: BinaryIO, before: os.stat_result) -> Iterator[bytes]:
+    """Yield the content. Raises UnreachableError for a file that was changed, replaced or removed after `before`."""
+
+    def check_end(end: bytes) -> None:
+        if end != b"\n":
+            time.sleep(min(max(before.st_mtime + SECONDS_UNTOUCHED - time.time(), 0), SECONDS_UNTOUCHED))
+        if not path.exists() or _version(path.stat()) != _version(before):
+            raise UnreachableError(f"{name}: the file changed while it was read; repeat the step when it is complete")
+
+    return check_before_last(iter(lambda: file.read(CHUNK_BYTES), b""), check_end)
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def check_before_last(chunks: Iterator[bytes], check_end: Callable[[bytes], None]) -> Iterator[bytes]:
+    """Yield the chunks, but the last one only when `check_end` has accepted its last byte, or b"" if there is none.
+
+    So what was cut off is not judged as if it were the whole file.
+    """
+    chunk = next(chunks, b"")
+    for following in chunks:
+        yield chunk
+        chunk = following
+    check_end(chunk[-1:])
+    if chunk:
+        yield chunk

@@ -1,17 +1,23 @@
-"""A web address as the source."""
+"""A web address as the source: whether all has arrived."""
 
 import gzip
 import re
+import ssl
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError
+from urllib3.util.ssl_ import create_urllib3_context
 
 from steplib.errors import SettingError, UnreachableError
 from steplib.source.address import redact
-from steplib.source.opening import CHUNK_BYTES, Source
+from steplib.source.opening import CHUNK_BYTES, Source, check_before_last
 
 STATUS_TO_RETRY = {408, 429, *range(500, 600)}
 
@@ -20,9 +26,23 @@ STATUS_TO_RETRY = {408, 429, *range(500, 600)}
 def open_http(url: str, timeout: float) -> Iterator[Source]:
     """Open a web address. Raises UnreachableError for a temporary failure, SettingError for a permanent one."""
     name = redact(url)
+    with _Session() as session, request(session, url, name, timeout) as response:
+        status = response.status_code
+        if status != requests.codes.ok:
+            kind = UnreachableError if status in STATUS_TO_RETRY else SettingError
+            raise kind(f"{name}: expected HTTP status 200, found {status}; check DATA_URL and its server")
+        length = response.headers.get("Content-Length", "")
+        packed = response.headers.get("Content-Encoding", "").lower() in {"gzip", "x-gzip"}
+        known = re.fullmatch("[0-9]{1,19}", length) and not packed
+        yield Source(name, int(length) if known else None, download(name, response, packed=packed))
+
+
+def request(session: requests.Session, url: str, name: str, timeout: float) -> requests.Response:
+    """Return the response, its body unread. Raises UnreachableError or SettingError."""
+    # Uncompressed if the server can, so that Content-Length is the size.
+    headers = {"Accept-Encoding": "identity"}
     try:
-        # Uncompressed if the server can, so that Content-Length is the size.
-        response = requests.get(url, stream=True, timeout=timeout, headers={"Accept-Encoding": "identity"})
+        return session.get(url, stream=True, timeout=timeout, headers=headers)
     except (requests.ConnectionError, requests.Timeout) as error:
         msg = f"{name}: could not be reached within {timeout:g} s (DATA_TIMEOUT; {type(error).__name__})"
         raise UnreachableError(f"{msg}; check the server and the network") from None
@@ -30,14 +50,6 @@ def open_http(url: str, timeout: float) -> Iterator[Source]:
         # requests' own errors are OSErrors, but it passes on some errors of urllib3. Their text quotes the whole URL.
         way_out = "correct DATA_URL, the address it redirects to, or the setting of the proxy or the certificates"
         raise SettingError(f"{name}: the address cannot be used ({type(error).__name__}); {way_out}") from None
-    with response:
-        if response.status_code != requests.codes.ok:
-            kind = UnreachableError if response.status_code in STATUS_TO_RETRY else SettingError
-            raise kind(f"{name}: expected HTTP status 200, found {response.status_code}; check DATA_URL and its server")
-        length = response.headers.get("Content-Length", "")
-        packed = response.headers.get("Content-Encoding", "").lower() in {"gzip", "x-gzip"}
-        known = re.fullmatch("[0-9]{1,19}", length) and not packed
-        yield Source(name, int(length) if known else None, download(name, response, packed=packed))
 
 
 def download(name: str, response: requests.Response, *, packed: bool) -> Iterator[bytes]:
@@ -45,15 +57,48 @@ def download(name: str, response: requests.Response, *, packed: bool) -> Iterato
     # Decompressed here, because requests accepts a truncated gzip stream as complete.
     response.raw.decode_content = False
     body = gzip.GzipFile(fileobj=response.raw) if packed else response.raw
-    # Without these headers, the head itself may have been cut off, and an empty body may not be the whole file.
-    framed = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+    if packed and isinstance(connection := response.raw.connection, _Connection):
+        connection.tls.suppress_ragged_eofs = True  # gzip knows where its stream is complete
+    declared = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+    framed = packed or response.raw.chunked or response.raw.length_remaining is not None
+
+    def check_end(end: bytes) -> None:
+        # Without a length, a connection that was cut off looks like the end of the file.
+        if not (framed or end == b"\n" if end else declared):
+            raise EOFError
+
     try:
-        chunk = body.read(CHUNK_BYTES)
-        while chunk:
-            yield chunk
-            framed, chunk = True, body.read(CHUNK_BYTES)
+        yield from check_before_last(iter(lambda: body.read(CHUNK_BYTES), b""), check_end)
     except (HTTPError, OSError, ValueError, EOFError, zlib.error):
-        framed = False
-    if not framed:
         msg = f"{name}: the transfer was cut off, stalled or damaged"
-        raise UnreachableError(f"{msg}; check the server and the network")
+        raise UnreachableError(f"{msg}; check the server and the network") from None
+
+
+class _Session(requests.Session):
+    """Uses _Adapter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mount("https://", _Adapter())
+
+
+class _Adapter(HTTPAdapter):
+    """Uses _Connection."""
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:  # noqa: ANN401
+        """Return the pool of connections for a request."""
+        pool: HTTPConnectionPool = super().get_connection_with_tls_context(*args, **kwargs)  # type: ignore[assignment]
+        pool.ConnectionCls = _Connection
+        return pool
+
+
+class _Connection(HTTPSConnection):
+    """A connection whose end counts only if the server announced it, so that a cut-off is an error, not the end."""
+
+    def connect(self) -> None:
+        """Connect, and switch off what makes OpenSSL 3 and Python accept any end."""
+        self.ssl_context = create_urllib3_context()
+        self.ssl_context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+        super().connect()
+        self.tls = cast("Any", self.sock)
+        self.tls.suppress_ragged_eofs = False
