@@ -2,7 +2,7 @@
 
 Reads     DATA_URL: http(s)://…, file://… or a path (default: the embedded data/wdbc.csv).
 Writes    raw_data.csv; starts the run's log, or continues LOG.
-Refuses   with 75 (retried): a source that cannot be reached, is cut off, or changes while it is read;
+Refuses   with 75 (retried): a source that cannot be reached, is cut off or too slow, or changes while it is read;
           HTTP 408, 429, 5xx;
           with 78: a missing file, an unknown scheme, any other HTTP status;
           with 74: a source larger than the free disk space;

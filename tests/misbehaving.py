@@ -143,6 +143,41 @@ class Misbehaving(BaseHTTPRequestHandler):
         self.unframed()
         self.connection.unwrap()  # type: ignore[attr-defined]
 
+    def drip(self, start: bytes, drop: bytes) -> None:
+        """Send a few bytes, again and again."""
+        with contextlib.suppress(OSError):
+            self.wfile.write(start)
+            for _ in range(100):
+                self.wfile.write(drop)
+                time.sleep(0.1)
+
+    def slow_body(self) -> None:
+        """Send a body slowly, after a good beginning."""
+        self.drip(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + PART, b"1")
+
+    def slow_chunks(self) -> None:
+        """Send small chunks slowly."""
+        self.drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n1\r\n")
+
+    def slow_header(self) -> None:
+        """Send a header slowly."""
+        self.drip(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"1")
+
+    def slow_promises(self) -> None:
+        """Announce a response again and again."""
+        self.drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def redirect_to_slow_header(self) -> None:
+        """Redirect to a slow response."""
+        self.answer(b"", 302, Location="/slow_header")
+
+    def slow_but_steady(self) -> None:
+        """Send the data in pieces, with pauses."""
+        self.answer(b"", length=len(CSV))
+        for start in range(0, len(CSV), 40_000):
+            self.wfile.write(CSV[start : start + 40_000])
+            time.sleep(0.5)
+
     def cut_off(self) -> None:
         """Send half of the declared length."""
         self.answer(CSV[: len(CSV) // 2], length=len(CSV))

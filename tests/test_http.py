@@ -1,6 +1,7 @@
 """Loading from a server that misbehaves."""
 
 import socket
+import time
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -59,6 +60,24 @@ def test_fault_of_the_server(project: Project, url: str, fault: str, code: int) 
     assert SECRET not in done.stderr + everything(project)
     assert [path.name for path in project.runs()[0].iterdir() if path.suffix != ".json"] == [".lock"]
     assert project.artifacts() == {}
+
+
+@pytest.mark.parametrize(
+    ("way", "code"),
+    [
+        *((way, 75) for way in ("slow_body", "slow_chunks", "slow_header", "slow_promises", "redirect_to_slow_header")),
+        ("slow_but_steady", 0),
+    ],
+)
+def test_slow_server(project: Project, url: str, way: str, code: int) -> None:
+    """A server that sends next to nothing is given up, although it never stalls; a steady one is waited for."""
+    project.shorten_wait("SECONDS_PER_BLOCK = 60", "SECONDS_PER_BLOCK = 1")
+    start = time.monotonic()
+    done = project.step("data_loader", DATA_URL=f"{url}/{way}", DATA_TIMEOUT="1")
+
+    assert done.returncode == code, done.stderr
+    assert time.monotonic() - start < 8
+    assert ("too slow" in done.stderr) == (code == 75)
 
 
 def test_refused_connection(project: Project) -> None:

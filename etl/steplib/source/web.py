@@ -1,12 +1,14 @@
-"""A web address as the source: whether all has arrived."""
+"""A web address as the source: how long to wait, and whether all has arrived."""
 
 import gzip
 import re
+import signal
 import ssl
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from itertools import islice
+from typing import Any, NoReturn, cast
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -20,6 +22,10 @@ from steplib.source.address import redact
 from steplib.source.opening import CHUNK_BYTES, Source, check_before_last
 
 STATUS_TO_RETRY = {408, 429, *range(500, 600)}
+# The slowest transfer that is waited for: so many bytes in so many seconds, or in DATA_TIMEOUT if that is longer.
+# A line of 9,600 bit/s is twice as fast.
+BLOCK_BYTES = 1 << 15
+SECONDS_PER_BLOCK = 60
 
 
 @contextmanager
@@ -34,7 +40,7 @@ def open_http(url: str, timeout: float) -> Iterator[Source]:
         length = response.headers.get("Content-Length", "")
         packed = response.headers.get("Content-Encoding", "").lower() in {"gzip", "x-gzip"}
         known = re.fullmatch("[0-9]{1,19}", length) and not packed
-        yield Source(name, int(length) if known else None, download(name, response, packed=packed))
+        yield Source(name, int(length) if known else None, download(name, response, timeout, packed=packed))
 
 
 def request(session: requests.Session, url: str, name: str, timeout: float) -> requests.Response:
@@ -42,7 +48,8 @@ def request(session: requests.Session, url: str, name: str, timeout: float) -> r
     # Uncompressed if the server can, so that Content-Length is the size.
     headers = {"Accept-Encoding": "identity"}
     try:
-        return session.get(url, stream=True, timeout=timeout, headers=headers)
+        with time_limit(name, timeout):
+            return session.get(url, stream=True, timeout=timeout, headers=headers)
     except (requests.ConnectionError, requests.Timeout) as error:
         msg = f"{name}: could not be reached within {timeout:g} s (DATA_TIMEOUT; {type(error).__name__})"
         raise UnreachableError(f"{msg}; check the server and the network") from None
@@ -52,8 +59,8 @@ def request(session: requests.Session, url: str, name: str, timeout: float) -> r
         raise SettingError(f"{name}: the address cannot be used ({type(error).__name__}); {way_out}") from None
 
 
-def download(name: str, response: requests.Response, *, packed: bool) -> Iterator[bytes]:
-    """Yield the body of a response. Raises UnreachableError when it is cut off or damaged."""
+def download(name: str, response: requests.Response, timeout: float, *, packed: bool) -> Iterator[bytes]:
+    """Yield the body of a response. Raises UnreachableError when it is cut off, too slow or damaged."""
     # Decompressed here, because requests accepts a truncated gzip stream as complete.
     response.raw.decode_content = False
     body = gzip.GzipFile(fileobj=response.raw) if packed else response.raw
@@ -62,24 +69,51 @@ def download(name: str, response: requests.Response, *, packed: bool) -> Iterato
     declared = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
     framed = packed or response.raw.chunked or response.raw.length_remaining is not None
 
+    def read() -> bytes:
+        with time_limit(name, timeout):
+            return body.read(BLOCK_BYTES)
+
     def check_end(end: bytes) -> None:
         # Without a length, a connection that was cut off looks like the end of the file.
         if not (framed or end == b"\n" if end else declared):
             raise EOFError
 
+    blocks = iter(read, b"")
+    chunks = iter(lambda: b"".join(islice(blocks, CHUNK_BYTES // BLOCK_BYTES)), b"")
     try:
-        yield from check_before_last(iter(lambda: body.read(CHUNK_BYTES), b""), check_end)
+        yield from check_before_last(chunks, check_end)
     except (HTTPError, OSError, ValueError, EOFError, zlib.error):
         msg = f"{name}: the transfer was cut off, stalled or damaged"
         raise UnreachableError(f"{msg}; check the server and the network") from None
 
 
+@contextmanager
+def time_limit(name: str, timeout: float) -> Iterator[None]:
+    """Raise UnreachableError in a block that takes too long; a socket's timeout only limits the wait for each byte."""
+
+    def give_up(*_: object) -> NoReturn:
+        raise UnreachableError(f"{name}: the transfer was too slow; check the server and the network")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, max(timeout, SECONDS_PER_BLOCK))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 class _Session(requests.Session):
-    """Uses _Adapter."""
+    """Does not wait for the body of a redirect, and uses _Adapter."""
 
     def __init__(self) -> None:
         super().__init__()
         self.mount("https://", _Adapter())
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where a response redirects to, and do not read its body, which may be endless."""
+        if resp.is_redirect:
+            resp.close()
+        return super().get_redirect_target(resp)
 
 
 class _Adapter(HTTPAdapter):
