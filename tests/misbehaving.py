@@ -63,6 +63,19 @@ class Misbehaving(BaseHTTPRequestHandler):
         """Redirect to the data."""
         self.answer(b"", 302, Location="/good?token=" + SECRET)
 
+    def redirect_to_other_name(self) -> None:
+        """Redirect to the same server under another name."""
+        self.answer(b"", 302, Location=f"http://localhost:{self.server.server_port}/who")  # type: ignore[attr-defined]
+
+    def redirect_to_plain_http(self) -> None:
+        """Redirect to an address without TLS."""
+        self.answer(b"", 302, Location="http://127.0.0.1:1/" + SECRET)
+
+    def who(self) -> None:
+        """Record the credentials of the request, and send the data."""
+        self.server.credentials.append(self.headers["Authorization"])  # type: ignore[attr-defined]
+        self.answer(CSV)
+
     def redirect_for_ever(self) -> None:
         """Redirect to the same path every time."""
         self.answer(b"", 302, Location=self.path)
@@ -259,6 +272,7 @@ def serve(context: ssl.SSLContext | None = None) -> Iterator[ThreadingHTTPServer
             running.socket = context.wrap_socket(running.socket, server_side=True, do_handshake_on_connect=False)
         running.tries = {}  # type: ignore[attr-defined]
         running.received = []  # type: ignore[attr-defined]
+        running.credentials = []  # type: ignore[attr-defined]
         running.release = threading.Event()  # type: ignore[attr-defined]
         thread = threading.Thread(target=running.serve_forever)
         thread.start()

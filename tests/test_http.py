@@ -1,5 +1,6 @@
 """Loading from a server that misbehaves."""
 
+import base64
 import socket
 import time
 from collections.abc import Iterator
@@ -78,6 +79,21 @@ def test_slow_server(project: Project, url: str, way: str, code: int) -> None:
     assert done.returncode == code, done.stderr
     assert time.monotonic() - start < 8
     assert ("too slow" in done.stderr) == (code == 75)
+
+
+@pytest.mark.parametrize("variable", ["HOME", "NETRC"])
+def test_credentials_come_from_the_url_alone(project: Project, server: ThreadingHTTPServer, variable: str) -> None:
+    """Neither ~/.netrc nor $NETRC changes or adds credentials, and a redirect to another host takes none along."""
+    netrc = project.root / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login a password b\ndefault login c password d\n", encoding="utf-8")
+    setting = {variable: str(netrc if variable == "NETRC" else project.root)}
+    host = f"127.0.0.1:{server.server_port}"
+    server.credentials.clear()  # type: ignore[attr-defined]
+    for address in (f"user:p%40ss@{host}/who", f"{host}/who", f"user:{SECRET}@{host}/redirect_to_other_name"):
+        assert project.step("data_loader", DATA_URL=f"http://{address}", **setting).returncode == 0
+
+    expected = "Basic " + base64.b64encode(b"user:p@ss").decode()
+    assert server.credentials == [expected, None, None]  # type: ignore[attr-defined]
 
 
 def test_refused_connection(project: Project) -> None:

@@ -13,7 +13,7 @@ from conftest import Project
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from misbehaving import CSV, serve
+from misbehaving import CSV, SECRET, serve
 
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -66,3 +66,13 @@ def test_end_of_the_connection(project: Project, serve_tls: ServeTls, way: str, 
 
     assert done.returncode == code, done.stderr
     assert project.artifacts() == ({"raw_data.csv": CSV} if code == 0 else {})
+
+
+def test_redirect_away_from_https(project: Project, serve_tls: ServeTls) -> None:
+    """A redirect from https to http is refused, and not shown."""
+    url, certificate = serve_tls()
+    done = project.step("data_loader", DATA_URL=f"{url}/redirect_to_plain_http", REQUESTS_CA_BUNDLE=certificate)
+
+    assert done.returncode == 78
+    assert "found a redirect to http" in done.stderr
+    assert SECRET not in done.stderr

@@ -1,4 +1,4 @@
-"""A web address as the source: how long to wait, and whether all has arrived."""
+"""A web address as the source: who gets the credentials, how long to wait, and whether all has arrived."""
 
 import gzip
 import re
@@ -12,6 +12,8 @@ from typing import Any, NoReturn, cast
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
+from requests.utils import get_auth_from_url
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError
@@ -49,7 +51,7 @@ def request(session: requests.Session, url: str, name: str, timeout: float) -> r
     headers = {"Accept-Encoding": "identity"}
     try:
         with time_limit(name, timeout):
-            return session.get(url, stream=True, timeout=timeout, headers=headers)
+            return session.get(url, stream=True, timeout=timeout, headers=headers, auth=_sign)
     except (requests.ConnectionError, requests.Timeout) as error:
         msg = f"{name}: could not be reached within {timeout:g} s (DATA_TIMEOUT; {type(error).__name__})"
         raise UnreachableError(f"{msg}; check the server and the network") from None
@@ -102,8 +104,14 @@ def time_limit(name: str, timeout: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+def _sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Add the credentials of the URL; without this function, requests would prefer those of ~/.netrc."""
+    user, password = get_auth_from_url(request.url or "")
+    return HTTPBasicAuth(user, password)(request) if user or password else request
+
+
 class _Session(requests.Session):
-    """Does not wait for the body of a redirect, and uses _Adapter."""
+    """Follows redirects without giving them credentials."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,6 +122,14 @@ class _Session(requests.Session):
         if resp.is_redirect:
             resp.close()
         return super().get_redirect_target(resp)
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Drop the credentials of another host. Raises SettingError where a redirect leaves https."""
+        old, new = response.request.url or "", prepared_request.url or ""
+        if old.startswith("https:") and new.startswith("http:"):
+            raise SettingError("DATA_URL: expected https all the way, found a redirect to http; correct the server")
+        if self.should_strip_auth(old, new):  # type: ignore[no-untyped-call]
+            prepared_request.headers.pop("Authorization", None)
 
 
 class _Adapter(HTTPAdapter):
