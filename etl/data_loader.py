@@ -4,7 +4,8 @@ Reads     DATA_URL: http(s)://…, file://… or a path (default: the embedded d
 Writes    raw_data.csv; starts the run's log, or continues LOG.
 Refuses   with 75 (retried): a source that cannot be reached, is cut off or too slow, or changes while it is read;
           HTTP 408, 429, 5xx;
-          with 78: a missing file, an unknown scheme, any other HTTP status, a redirect from https to http;
+          with 78: a missing file, an unknown scheme, any other HTTP status, a certificate that is not accepted,
+          a proxy that refuses, a redirect from https to http;
           with 74: a source larger than the free disk space;
           with 65: anything but a CSV (HTML, JSON, an archive, a spreadsheet, binary data, an empty file).
 """

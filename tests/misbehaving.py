@@ -44,6 +44,10 @@ class Misbehaving(BaseHTTPRequestHandler):
         self.server.received.append(json.loads(body))  # type: ignore[attr-defined]
         self.answer(b"")
 
+    def do_CONNECT(self) -> None:
+        """Refuse to be a proxy, with the status that the name of the host begins with."""
+        self.send_error(int(self.path.split(".")[0]))
+
     def answer(self, body: bytes, status: int = 200, length: int | None = None, **headers: str) -> None:
         """Send a response, whose declared length may be wrong."""
         self.send_response(status)

@@ -39,7 +39,7 @@ def test_served_data(project: Project, url: str, way: str) -> None:
     ("fault", "code"),
     [
         *((str(status), 75) for status in (408, 429, 500, 502, 503, 504)),
-        *((str(status), 78) for status in (400, 401, 403, 404, 410)),
+        *((str(status), 78) for status in (400, 401, 403, 404, 407, 410)),
         *((fault, 75) for fault in ("cut_off", "reset", "stall", "silent", "garbage", "chunked_cut_off")),
         *((fault, 75) for fault in ("packed_cut_off", "packed_damaged", "headers_cut_off", "negative_chunk")),
         *((fault, 75) for fault in ("unframed_cut_off", "unframed_cut_off_in_the_first_line")),

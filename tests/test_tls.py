@@ -1,10 +1,11 @@
-"""Loading by https."""
+"""Loading by https, and through a proxy."""
 
 import contextlib
 import datetime as dt
 import ipaddress
 import ssl
 from collections.abc import Callable, Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ def write_certificate(path: Path, host: str = "127.0.0.1", end: dt.datetime = NO
 
 
 @pytest.fixture
+def server() -> Iterator[ThreadingHTTPServer]:
+    """Run the server without TLS, as a proxy."""
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
 def serve_tls(tmp_path: Path) -> Iterator[ServeTls]:
     """Return a function that runs the server with a certificate, and returns its address and the certificate."""
     with contextlib.ExitStack() as stack:
@@ -68,6 +76,24 @@ def test_end_of_the_connection(project: Project, serve_tls: ServeTls, way: str, 
     assert project.artifacts() == ({"raw_data.csv": CSV} if code == 0 else {})
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, "self-signed certificate"),
+        ({"host": "127.0.0.2"}, "IP address mismatch"),
+        ({"end": NOW - DAY}, "certificate has expired"),
+    ],
+)
+def test_certificate(project: Project, serve_tls: ServeTls, options: dict[str, Any], reason: str) -> None:
+    """A certificate that is not accepted is a wrong setting, and the error says why."""
+    url, certificate = serve_tls(**options)
+    trust = {"REQUESTS_CA_BUNDLE": certificate} if options else {}
+    done = project.step("data_loader", DATA_URL=f"{url}/good", **trust)
+
+    assert done.returncode == 78
+    assert f"the certificate of the server or proxy was not accepted ({reason})" in done.stderr
+
+
 def test_redirect_away_from_https(project: Project, serve_tls: ServeTls) -> None:
     """A redirect from https to http is refused, and not shown."""
     url, certificate = serve_tls()
@@ -75,4 +101,15 @@ def test_redirect_away_from_https(project: Project, serve_tls: ServeTls) -> None
 
     assert done.returncode == 78
     assert "found a redirect to http" in done.stderr
+    assert SECRET not in done.stderr
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, 78), (407, 78), (429, 75), (502, 75), (503, 75)])
+def test_refusal_of_the_proxy(project: Project, server: ThreadingHTTPServer, status: int, code: int) -> None:
+    """A proxy that refuses is a wrong setting; one that cannot reach the server is tried again."""
+    proxy = f"http://user:{SECRET}@127.0.0.1:{server.server_port}"
+    done = project.step("data_loader", DATA_URL=f"https://{status}.example/x", HTTPS_PROXY=proxy)
+
+    assert done.returncode == code
+    assert "the proxy" in done.stderr
     assert SECRET not in done.stderr

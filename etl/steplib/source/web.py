@@ -19,11 +19,12 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.util.ssl_ import create_urllib3_context
 
-from steplib.errors import SettingError, UnreachableError
+from steplib.errors import PipelineError, SettingError, UnreachableError
 from steplib.source.address import redact
 from steplib.source.opening import CHUNK_BYTES, Source, check_before_last
 
 STATUS_TO_RETRY = {408, 429, *range(500, 600)}
+PROXY_REFUSES = 407
 # The slowest transfer that is waited for: so many bytes in so many seconds, or in DATA_TIMEOUT if that is longer.
 # A line of 9,600 bit/s is twice as fast.
 BLOCK_BYTES = 1 << 15
@@ -38,7 +39,8 @@ def open_http(url: str, timeout: float) -> Iterator[Source]:
         status = response.status_code
         if status != requests.codes.ok:
             kind = UnreachableError if status in STATUS_TO_RETRY else SettingError
-            raise kind(f"{name}: expected HTTP status 200, found {status}; check DATA_URL and its server")
+            to_check = "the proxy" if status == PROXY_REFUSES else "DATA_URL and its server"
+            raise kind(f"{name}: expected HTTP status 200, found {status}; check {to_check}")
         length = response.headers.get("Content-Length", "")
         packed = response.headers.get("Content-Encoding", "").lower() in {"gzip", "x-gzip"}
         known = re.fullmatch("[0-9]{1,19}", length) and not packed
@@ -53,12 +55,30 @@ def request(session: requests.Session, url: str, name: str, timeout: float) -> r
         with time_limit(name, timeout):
             return session.get(url, stream=True, timeout=timeout, headers=headers, auth=_sign)
     except (requests.ConnectionError, requests.Timeout) as error:
-        msg = f"{name}: could not be reached within {timeout:g} s (DATA_TIMEOUT; {type(error).__name__})"
-        raise UnreachableError(f"{msg}; check the server and the network") from None
+        raise explain(name, error, timeout) from None
     except (OSError, ValueError, HTTPError) as error:
         # requests' own errors are OSErrors, but it passes on some errors of urllib3. Their text quotes the whole URL.
         way_out = "correct DATA_URL, the address it redirects to, or the setting of the proxy or the certificates"
         raise SettingError(f"{name}: the address cannot be used ({type(error).__name__}); {way_out}") from None
+
+
+def explain(name: str, error: Exception, timeout: float) -> PipelineError:
+    """Return what a failed connection means: a refused certificate or a refusing proxy is a matter of settings."""
+    cause: Any = error
+    while isinstance(inner := getattr(cause, "reason", None) or (None, *cause.args)[-1], Exception):
+        cause = inner
+    if isinstance(cause, ssl.SSLError) and "CERTIFICATE" in (cause.reason or ""):
+        # The rest of the text names the host, which may be that of a redirect.
+        found = getattr(cause, "verify_message", cause.reason).split(",")[0]
+        way_out = "correct DATA_URL, the certificate, or REQUESTS_CA_BUNDLE, which names the trusted authorities"
+        return SettingError(f"{name}: the certificate of the server or proxy was not accepted ({found}); {way_out}")
+    refused = re.match("Tunnel connection failed: ([0-9]{3})", str(cause))
+    if refused and int(refused[1]) not in STATUS_TO_RETRY:
+        way_out = "correct HTTPS_PROXY, its user and password, or NO_PROXY"
+        return SettingError(f"{name}: the proxy refused the connection (HTTP status {refused[1]}); {way_out}")
+    msg = f"{name}: could not be reached within {timeout:g} s (DATA_TIMEOUT; {type(error).__name__})"
+    proxy = ", the proxy" if isinstance(error, requests.exceptions.ProxyError) else ""
+    return UnreachableError(f"{msg}; check the server{proxy} and the network")
 
 
 def download(name: str, response: requests.Response, timeout: float, *, packed: bool) -> Iterator[bytes]:
