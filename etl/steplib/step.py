@@ -70,9 +70,9 @@ def main_of_tool(work: Callable[[list[str]], None]) -> NoReturn:
     try:
         # Written at once, because an error may follow; escaped, if the terminal has no such character.
         _open_stdout().reconfigure(errors="backslashreplace", line_buffering=True)
-        with suppress(SystemExit):  # --help has been printed
+        # --help has been printed; a reader such as `head` has seen enough.
+        with suppress(SystemExit, BrokenPipeError):
             work(sys.argv[1:])
-        sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - whatever ends a tool becomes its exit code here
         text, code = explain(error)
         if code == os.EX_SOFTWARE:
