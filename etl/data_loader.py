@@ -56,7 +56,7 @@ def check_space(source: Source, folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         msg = f"{source.name}: expected {needed} bytes free in {folder}, found {free}"
-        raise StorageError(f"{msg}; free some space or move the results")
+        raise StorageError(f"{msg}; free some space, or name a different folder in STATE_DIR")
 
 
 def progress(file: BinaryIO, size: int | None) -> AbstractContextManager[Any]:

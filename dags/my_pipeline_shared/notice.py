@@ -1,9 +1,11 @@
 """The notice of a failed run, sent to NOTIFY_URL."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from airflow.sdk import Context
+from steplib.errors import SettingError
 from steplib.runs import registry
 
 from my_pipeline_shared.settings import NOTIFY_URL
@@ -23,7 +25,9 @@ def notify(context: Context) -> None:
     # apprise would log an address that it does not recognize, with the secret in it.
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
     ti = context["ti"]
-    run = registry.find_run(f"{ti.dag_id}/{ti.run_id}/{context['dag_run'].run_after}")
+    run = None
+    with suppress(SettingError):  # without STATE_DIR in a bundle, which is then the cause of the failure
+        run = registry.find_run(f"{ti.dag_id}/{ti.run_id}/{context['dag_run'].run_after}")
     cause = last_error(run.log, ti.task_id) if run else None
     body = f"Task: {ti.task_id}\nCause: {cause or 'see the log of the task in Airflow'}\nLog: {run and run.log}"
     target = apprise.Apprise()
