@@ -73,7 +73,7 @@ build_environment() { # LOCK
                 fail $EX_OSERR "uv could not create $VENV; $report says why"
         else
             # venv refuses it, because PATH separates folders by colons.
-            case $VENV in *:*) fail $EX_CONFIG "$VENV: expected a path without a colon for a virtual environment; move the project" ;; esac
+            case $VENV in *:*) fail $EX_CONFIG "$VENV: expected a path without a colon, found one; move the project, or install uv" ;; esac
             "$base" -c 'import ensurepip, venv' 2>/dev/null ||
                 fail $EX_CONFIG "$base has no venv module; install it (Debian, Ubuntu: apt install python3-venv), or install uv"
             "$base" -m venv "$VENV" >"$report" 2>&1 ||

@@ -5,7 +5,7 @@ Writes    predictions.csv: id,y_true,y_pred,probability (1 = M); evaluation.json
 Refuses   with 65: a model.pkl or clear_data.csv that earlier steps did not write;
           with 71: more test rows than fit in memory (8 bytes each, and more while they are sorted).
 Then      results/latest points to this run; with STORAGE_URL set, it is published there. If publishing fails (75, which
-          is retried, 74 or 78), the local results stay; repeating this step completes the publication.
+          is retried, 64, 74 or 78), the local results stay; repeating this step completes the publication.
 """
 
 import json

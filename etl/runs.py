@@ -5,7 +5,8 @@ list      prints the table of all runs on this disk, or in the storage URL, and 
 verify    proves that a run's files match its manifest and that its model reproduces its predictions and metrics: it
           compares every sha256 and size, then scores the held-out rows again. RUN is a stamp (2026_11_22_21_36_36), a
           run's folder, or a URL that ends with runs/<stamp> or latest.json.
-rollback  points latest.json in the storage URL at the older run STAMP, until the next run is published.
+rollback  points latest.json in the storage URL at the older run STAMP, until a run is published that started later
+          than all those published now.
 
 Exits with 0: done; 65: a run differs from its record (the last line names the first difference); 64, 74, 75, 78:
 as the steps.

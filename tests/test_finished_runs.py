@@ -60,7 +60,7 @@ def adding_to_probabilities(number: float) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
 def test_repeated_step_that_is_killed(project: Project, finished: str, name: str) -> None:
-    """A kill at any moment of a repeated step leaves every byte of the run, and the run verified."""
+    """A kill at any moment of a repeated step changes no byte of the run, and the run is verified."""
     (run,) = project.runs()
     before = content_of(run)
     command = [sys.executable, str(project.root / "etl" / f"{name}.py"), finished]
@@ -95,7 +95,7 @@ def test_repeated_step_that_is_killed(project: Project, finished: str, name: str
 def test_repeated_step_that_fails(
     project: Project, finished: str, name: str, settings: dict[str, str], code: int
 ) -> None:
-    """A repeated step that fails, at whatever, leaves every byte of the run."""
+    """A repeated step that fails, for whatever reason, changes no byte of the run."""
     (project.root / "README.md").write_text("# no table\n", encoding="utf-8")
     project.shorten_wait("SECONDS_TO_CONNECT = 30", "SECONDS_TO_CONNECT = 1")
     (run,) = project.runs()
@@ -160,7 +160,7 @@ def test_batches_and_processor_change_no_finished_run(
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "runs"])
 def test_model_is_unpickled_from_the_bytes_that_were_hashed(project: Project, finished: str, name: str) -> None:
-    """No file is opened again for unpickling after its hash was compared."""
+    """A file is not opened again for unpickling after its hash was checked."""
     code = (
         "import joblib\n"
         "load = joblib.load\n"

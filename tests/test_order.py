@@ -155,7 +155,7 @@ def test_clock_that_was_ahead(project: Project, tmp_path: Path, shift: timedelta
 
 
 def test_start_within_five_minutes_is_believed(project: Project) -> None:
-    """Clocks differ a little: a start two minutes ahead is one."""
+    """A start two minutes ahead is accepted, because clocks differ a little."""
     ahead = project.chain(PYTHONPATH=shifted_clock(project, timedelta(minutes=2)))
     log = project.chain()
 
@@ -202,7 +202,7 @@ def test_copy_under_a_different_name_is_not_a_run(project: Project, run_up_to: R
 
 @pytest.mark.slow
 def test_good_and_failed_runs_are_counted_apart(project: Project) -> None:
-    """Failed runs push out no good one, and good runs no failed one."""
+    """Failed runs never cause finished ones to be removed, nor the reverse."""
     good = [stamp_of(project.chain(KEEP_RUNS="3")) for _ in range(3)]
     for _ in range(5):
         assert project.step("data_loader", DATA_URL="missing.csv", KEEP_RUNS="3").returncode == 78
@@ -215,7 +215,7 @@ def test_good_and_failed_runs_are_counted_apart(project: Project) -> None:
 
 @pytest.mark.slow
 def test_run_is_kept_until_its_caller_has_read_it(project: Project) -> None:
-    """A run with a name of an orchestrator is not pruned before its result was read."""
+    """A run that an orchestrator named is not pruned before its result was read."""
     log = project.chain(KEEP_RUNS="1", PIPELINE_RUN_ID="a")
     project.chain(KEEP_RUNS="1")
     project.chain(KEEP_RUNS="1")
@@ -228,7 +228,7 @@ def test_run_is_kept_until_its_caller_has_read_it(project: Project) -> None:
 
 @pytest.mark.slow
 def test_many_runs_at_once_with_room_for_one(project: Project) -> None:
-    """Every run that goes through prints its result, even if only one is kept."""
+    """Every run that succeeds prints its result, even if only one is kept."""
     with ThreadPoolExecutor(6) as pool:
         ends = list(pool.map(lambda _: project.pipeline(KEEP_RUNS="1"), range(6)))
 
@@ -260,7 +260,7 @@ def test_locks_belong_to_their_owner(project: Project) -> None:
 
 
 def test_stopped_step_holds_up_its_own_run_only(project: Project, run_up_to: RunUpTo) -> None:
-    """While a step is stopped in its work, other runs go on, and its own run says who has it."""
+    """While a step is paused, other runs continue; a second step of its run is refused."""
     log = run_up_to("transform")
     command = [sys.executable, str(project.root / "etl" / "train.py"), log]
     with subprocess.Popen(command, env=project.environment(), stderr=subprocess.PIPE) as step:
@@ -308,7 +308,7 @@ def test_folder_that_airflow_removes(make_project: MakeProject, tmp_path: Path, 
     project = make_project(folder)
     for done in (project.pipeline(), project.step("transform", "x"), project.step("runs", "list")):
         assert done.returncode == 78
-        assert "STATE_DIR: expected a folder that is kept" in done.stderr
+        assert "STATE_DIR: expected a full path outside" in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert project.step("data_loader", "--help").returncode == 0
     assert not (project.root / "logs").exists()
@@ -316,7 +316,7 @@ def test_folder_that_airflow_removes(make_project: MakeProject, tmp_path: Path, 
 
 
 def test_state_that_cannot_be_written(project: Project, tmp_path: Path) -> None:
-    """A STATE_DIR that is no folder, or cannot be written, is a wrong setting."""
+    """A STATE_DIR that is not a folder, or cannot be written, is a wrong setting."""
     (tmp_path / "file").touch()
     for place in (f"{tmp_path}/file", "/proc/nowhere", "/dev/null/x"):
         done = project.step("data_loader", STATE_DIR=place)

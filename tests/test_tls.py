@@ -100,7 +100,7 @@ def test_redirect_away_from_https(project: Project, serve_tls: ServeTls) -> None
     done = project.step("data_loader", DATA_URL=f"{url}/redirect_to_plain_http", REQUESTS_CA_BUNDLE=certificate)
 
     assert done.returncode == 78
-    assert "found a redirect to http" in done.stderr
+    assert "expected redirects that stay on https, found one to http" in done.stderr
     assert SECRET not in done.stderr
 
 

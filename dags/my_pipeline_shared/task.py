@@ -102,7 +102,7 @@ DAG_OPTIONS: dict[str, Any] = {
     "on_failure_callback": notify,
     "default_args": {"owner": "my_pipeline", "execution_timeout": timedelta(seconds=STEP_TIMEOUT)},
 }
-# For the tasks that depend on the network: the first on the source, the last on the storage.
+# For the tasks that depend on the network: the first on the source and the storage, the last on the storage.
 RETRY: dict[str, Any] = {
     "retries": len(RETRY_PAUSES),
     # Used when the task's own process dies, because no retry policy is asked then.

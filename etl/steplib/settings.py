@@ -16,12 +16,12 @@ ENVIRONMENT = "the environment"
 DAY = 86_400
 # Where Airflow keeps what it has fetched for a DAG bundle; it resets and removes these folders.
 BUNDLE = re.compile(r"/versions/[0-9a-f]{40}(/|$)|/tracking_repo(/|$)|/dag_bundles/")
-# fsspec knows more, but a run in memory, in an archive or in a read-only place would not be there for others.
+# fsspec has more, but runs cannot be written there, or others cannot read them.
 STORAGE_SCHEMES = {
     *("file", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"),
     *("hdfs", "webhdfs", "webdav", "sftp", "ssh", "smb", "ftp"),
 }
-# More than any machine has cores; systems refuse to start tens of thousands of threads.
+# Systems refuse to start tens of thousands of threads.
 MOST_WORKERS = 1024
 
 DEFAULTS = {
@@ -117,7 +117,7 @@ def state_dir() -> Path:
     """
     text = read_values()["STATE_DIR"].text
     if not text and BUNDLE.search(f"{ROOT}/"):
-        expected = f"expected a folder that is kept, found none, and Airflow will remove {ROOT}"
+        expected = f"expected a full path outside {ROOT}, which Airflow removes, found none"
         raise SettingError(f"STATE_DIR: {expected}; name a folder for logs/ and results/")
     return ROOT / Path(text).expanduser()
 
@@ -140,7 +140,7 @@ def _find(name: str, in_file: dict[str, str]) -> Value:
         for text, origin in ((os.environ.get(name), ENVIRONMENT), (in_file.get(name), str(ENV_FILE)))
         if text is not None
     ]
-    # An empty variable must not hide a line of .env: docker compose passes on variables that nobody has set.
+    # An empty variable must not hide a line of .env: docker compose passes variables that nobody has set as empty.
     filled = [value for value in written if value.text]
     return [*filled, *written, Value(name, DEFAULTS[name], "the default")][0]
 
@@ -159,7 +159,7 @@ def _read_env_file() -> dict[str, str]:
         msg = f"{ENV_FILE}: expected a readable UTF-8 text file, found {type(error).__name__}; correct or remove it"
         raise SettingError(msg) from error
     for binding in parse_stream(io.StringIO(text)):
-        # A name in double quotes, or in a file without UTF-8, would be ignored.
+        # A name in double quotes, or in a file saved as UTF-16, would be ignored.
         odd = "\0" in binding.original.string or not re.fullmatch(r"[\w.-]*", binding.key or "")
         if binding.error or odd:
             msg = f"{ENV_FILE}, line {binding.original.line}: expected NAME=value; correct or remove the line"
@@ -185,12 +185,12 @@ def check_storage_url(text: str, name: str) -> str:
         way_out = "correct it, and keep credentials in the environment or .env"
         raise SettingError(f"{name}: expected {expected}, found something else; {way_out}")
     if scheme not in STORAGE_SCHEMES:
-        expected = "a place that others can read, like s3://bucket/prefix or file:///srv/models"
-        raise SettingError(f"{name}: expected {expected}, found {scheme}://; docs/storage.md lists the schemes")
+        expected = "a storage that runs can write to and others can read, like s3://bucket/prefix or file:///srv/models"
+        raise SettingError(f"{name}: expected {expected}, found {scheme}://; use a scheme that docs/storage.md lists")
     if scheme == "file":
         rest = rest.removeprefix("localhost")
         if not rest.startswith("/"):
-            found = "a relative path or another machine"
+            found = "a relative path or a different machine"
             raise SettingError(f"{name}: expected a full path, like file:///srv/models, found {found}; correct it")
     return f"{scheme}://{rest}"
 

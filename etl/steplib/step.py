@@ -54,7 +54,7 @@ def main(script: str, doc: str | None, work: Work, publish: Publish | None = Non
         stdout = _keep_stdout_clean()
         _on_signals(_raise_stopped)
         while not (run := _run_once(step, arguments, work, publish, log)):
-            log.info("starting again under a new name")
+            pass  # the next second has a different name
         _hand_on(run.log, stdout)
         exit_code = os.EX_OK
     except BaseException as error:  # noqa: BLE001 - whatever ends a step becomes its exit code here
@@ -83,17 +83,17 @@ def main_of_tool(work: Callable[[list[str]], None]) -> NoReturn:
 
 
 def _run_once(step: str, arguments: list[str], work: Work, publish: Publish | None, log: logging.Logger) -> Run | None:
-    """Run the step and return its run; None if the name of a run that is just beginning is taken elsewhere."""
+    """Run the step and return its run; None if the name of a new run is taken in the storage."""
     run = _open_run(step, arguments)
     with run.locked():
         file = add_log_file(log, run.log)
         try:
             _execute(step, run, work, publish, log)
-        except NameTakenError as error:
+        except NameTakenError:
             if arguments:
                 raise
             log.removeHandler(file)
-            log.warning(error)
+            log.warning("run %s: the storage has a run of this name; starting again under a new one", run.stamp)
             registry.withdraw(run)
             return None
     return run
@@ -117,7 +117,7 @@ def _execute(step: str, run: Run, work: Work, publish: Publish | None, log: logg
         if publish:
             publish(run, settings, log)
         if not pipeline_run_id():
-            run.release()  # otherwise, whoever gave the run that name does so
+            run.release()  # otherwise the orchestrator does
     except BaseException as error:
         # The disk may refuse the manifest too; the first error is the one to report.
         code = explain(error)[1]
@@ -201,7 +201,7 @@ def _report(error: BaseException, log: logging.Logger) -> int:
     # If the log itself is what failed, stderr has received the line already.
     with suppress(OSError):
         if code == os.EX_SOFTWARE:
-            # The log, or stderr as long as there is none.
+            # The log, or stderr if there is no log yet.
             getattr(log.handlers[-1], "stream", sys.stderr).writelines(traceback.format_tb(error.__traceback__))
         log.error(text)
     return code

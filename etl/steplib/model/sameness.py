@@ -9,7 +9,7 @@ from steplib.model import joblib
 
 # A different processor or batch size may round the last digits differently.
 TOLERANCE = 1e-9
-# How often the search for the optimum stepped does not change what the model predicts.
+# The number of iterations does not change the predictions.
 IGNORED = "n_iter_"
 
 

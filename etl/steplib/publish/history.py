@@ -13,7 +13,7 @@ from steplib.errors import StorageError, printable
 from steplib.runs import manifest
 
 METRICS = (*manifest.METRICS, "roc_auc")
-# A longer number or text is none of ours, and would make the table too wide for all runs.
+# No step writes a longer number or text; it would make the table too wide.
 LIMIT = 1e15
 WIDTH = 200
 PAGE = """<!DOCTYPE html>
@@ -36,7 +36,7 @@ th, td {{ padding: 0.3em 0.8em; border-bottom: 1px solid #ccc; text-align: right
 def tabulate(runs: Iterable[manifest.Record], latest: str | None) -> pd.DataFrame:
     """Return a row for each run, the newest first; `latest` is the stamp of the latest run.
 
-    A manifest may come from elsewhere: what is neither a number nor a text where one belongs is left out or a "?".
+    A manifest may come from elsewhere: a value of the wrong type is left out or shown as "?".
     """
     rows = []
     for record in sorted(runs, key=lambda run: (manifest.start(run), run["run"]), reverse=True):

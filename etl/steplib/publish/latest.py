@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NAME = "latest.json"
 # The start of the newest run at the time of a roll-back, which lasts until a run that started later is published.
 ROLLED_BACK_FROM = "rolled_back_from"
-# A run's stamp is local time: two clocks that show the same moment are at most this far apart.
+# Stamps are local times, and those of one moment differ by at most this.
 ZONES_DIFFER = timedelta(days=2)
 READS_AT_ONCE = 4
 
@@ -27,7 +27,7 @@ Manifests = dict[str, bytes]
 
 
 def advance(files: "AbstractFileSystem", root: str, published: bytes, log: logging.Logger) -> None:
-    """Make latest.json name the newest published run, unless that run or a newer one was rolled back.
+    """Make latest.json name the newest published run; after a roll-back, only one that started later than all then.
 
     `published` is the manifest of the run that has just been published.
     """
@@ -48,7 +48,7 @@ def advance(files: "AbstractFileSystem", root: str, published: bytes, log: loggi
 
 
 def roll_back(url: str, stamp: str) -> None:
-    """Make latest.json name an older run, until one is published that started later than all of today."""
+    """Make latest.json name an older run, until a run is published that started later than all those published now."""
     with translate_errors(url):
         files, root = open_storage(url)
         found = read_manifests(files, root)
@@ -82,7 +82,7 @@ def parse(content: bytes, url: str) -> dict[str, Any]:
 
 
 def read_manifests(files: "AbstractFileSystem", root: str, since: str = "") -> Manifests:
-    """Return the manifests of the runs that are published whole, from the stamp `since` on."""
+    """Return the manifests of the published runs, from the stamp `since` on."""
     try:
         names = [path.rstrip("/").rpartition("/")[2] for path in files.ls(f"{root}/runs", detail=False)]
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""Publishing a finished run to any place that fsspec supports, whole or not at all.
+"""Publishing a finished run to a storage, complete or not at all.
 
 <STORAGE_URL>/claims/<stamp>              create-only: which of the runs on all disks may publish under this name
 <STORAGE_URL>/runs/<stamp>/<artifact>     create-only, each compared before the manifest follows
 <STORAGE_URL>/runs/<stamp>/manifest.json  last: with it the run is published
-<STORAGE_URL>/latest.json                 names a whole run; the only object that ever changes
+<STORAGE_URL>/latest.json                 names a published run; the only object that ever changes
 """
 
 import logging
@@ -28,7 +28,7 @@ FILES_AT_ONCE = 4
 def claim(run: Run, url: str) -> None:
     """Claim the run's name in the storage, which also proves the right to write there.
 
-    Raises NameTakenError if a run on a different disk has it; otherwise as `publish`.
+    Raises NameTakenError if a run on a different disk has it, otherwise the same errors as `publish`.
     """
     with translate_errors(url):
         files, root = open_storage(url)

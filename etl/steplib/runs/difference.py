@@ -40,7 +40,7 @@ def of_rows(again: Iterable[str], then: Path) -> str | None:
 
 
 def of_metric_files(then: Path, again: Path) -> str | None:
-    """Compare two evaluation.json whose predictions have been compared already."""
+    """Compare two evaluation.json files whose predictions have been compared already."""
     now, before = (dict(json.loads(path.read_bytes())) for path in (again, then))
     return of_metrics(now | {name: before.get(name) for name in RANK_METRICS}, before)
 

@@ -12,11 +12,11 @@ from steplib.errors import UnreachableError
 
 @contextmanager
 def lock(path: Path, patience: float, busy: str) -> Iterator[None]:
-    """Hold a lock, which ends with the process, however that ends.
+    """Hold a lock until the block or the process ends.
 
     Raises UnreachableError with the message `busy` if another process holds it for longer than `patience` seconds.
     """
-    # For the owner alone: whoever can open a file can lock it, and need never let it go.
+    # For the owner alone: anyone who can open the file could lock it forever.
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         with suppress(PermissionError):  # not the owner

@@ -25,7 +25,9 @@ ARTIFACT_KEYS = {"sha256", "bytes", "rows"}
 # The start of a run whose own start is unknown, or lies further in the future than clocks differ.
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 CLOCKS_DIFFER = timedelta(minutes=5)
-FUTURE = "run %s: its start, %s, lies in the future, so it counts as the oldest run; check the clock that it ran under"
+FUTURE = (
+    "run %s: its start, %s, is in the future, so it counts as the oldest; check the clock of the machine that made it"
+)
 # Recorded under the names by which they are imported, if the step has imported them.
 PACKAGES = ("joblib", "numpy", "orjson", "pyarrow", "requests", "scipy", "sklearn")
 
@@ -57,7 +59,7 @@ def parse(content: bytes, path: str) -> Record:
     folder = path.split("/")[-2:][0]
     if STAMP.fullmatch(folder) and record["run"] != folder:
         msg = f"{path}: expected the manifest of run {folder}, found that of run {record['run']}"
-        raise DataError(f"{msg}; a run cannot be copied to a different name")
+        raise DataError(f"{msg}; rename the folder to {record['run']}")
     return cast("Record", record)
 
 
@@ -168,7 +170,7 @@ def _is_artifact(name: str, made: Record) -> bool:
 
 
 def _is_step(step: Record) -> bool:
-    """Return whether the facts that a program reads have their form; those that are only shown may be odd."""
+    """Return whether the values that code uses have the right types; values that are only shown may have any."""
     facts = (step.get(name, {}) for name in ("metrics", "packages"))
     return all(isinstance(fact, dict) for fact in facts) and not isinstance(step.get("exit_code"), dict | list)
 

@@ -26,8 +26,8 @@ REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR,
 def start_run(run_id: str | None) -> Run:
     """Claim the current second as a new run's stamp: only one process can create the log and the folder.
 
-    If the second is taken, wait for the next one, so that the stamp stays the true time of the start. A log that has
-    outlived its run keeps its stamp.
+    If the second is taken, wait for the next one, so that the stamp stays the true time of the start. The stamp of a
+    log whose run is gone is not used again.
     """
     with _explaining_refusals():
         for folder in (logs(), runs()):
@@ -56,7 +56,7 @@ def _claim_second() -> Run | None:
 
 @contextmanager
 def _explaining_refusals() -> Iterator[None]:
-    """Raise SettingError if the folders cannot be written, whatever the disk has free."""
+    """Raise SettingError if the folders cannot be written for a reason other than a full disk."""
     try:
         yield
     except OSError as error:
@@ -111,7 +111,7 @@ def run_of_log(text: str) -> Run:
 
 
 def point_results_at(run: Run, names: Iterable[str]) -> None:
-    """Point `results/<name>` at this run's artifacts, and `results/latest` at the newest complete run.
+    """Point `results/<name>` at this run's artifacts, and `results/latest` at the newest finished run.
 
     Names that show a later run's artifacts stay.
     """
@@ -146,7 +146,7 @@ def prune(run: Run, keep: int, log: logging.Logger) -> None:
         spared = {run, *map(_run_shown_by, results().iterdir())}
         for old in {*finished[keep:], *failed[keep:]} - spared:
             _retire(old, log)
-    # Removing takes long, so others need not wait for it.
+    # Outside the lock, because removing is slow.
     for left in runs().glob(f"{PRUNED}*"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -154,7 +154,7 @@ def prune(run: Run, keep: int, log: logging.Logger) -> None:
 @contextmanager
 def _results_locked() -> Iterator[None]:
     path = results() / ".lock"
-    busy = f"{path}: another process has held this lock for {SECONDS_FOR_LOCK} s; end it, then run this step again"
+    busy = f"{path}: another process has held this lock for {SECONDS_FOR_LOCK} s; wait, or end it, then run this again"
     with lock(path, SECONDS_FOR_LOCK, busy):
         yield
 

@@ -58,7 +58,7 @@ class Run:
 
     @property
     def pending(self) -> Path:
-        """The mark of a run that has still to be published, or whose caller has still to read the result."""
+        """Marks a run that is still to be published, or whose result is still to be read."""
         return runs() / f"{PENDING}{self.stamp}"
 
     @contextmanager
@@ -106,7 +106,7 @@ class Run:
                 raise
 
     def _keeps(self, name: str, part: Path, difference: Difference) -> bool:
-        """Return whether the file of a finished run stays; one that was damaged is replaced by the very same content.
+        """Return whether to keep the file of a finished run; a damaged one is replaced by identical content.
 
         Raises UsageError if a repeated step would turn a finished run into a mixture of old and new.
         """
@@ -134,7 +134,7 @@ class Run:
         return path
 
     def open_input(self, name: str) -> BytesIO:
-        """Return an earlier step's artifact in memory, the very bytes whose hash was compared; raises as `input`."""
+        """Return an artifact in memory, the very bytes whose hash was compared; raises the same errors as `input`."""
         path = self.folder / name
         content = path.read_bytes() if path.is_file() else None
         self._check_input(path, None if content is None else hashlib.sha256(content).hexdigest())

@@ -1,4 +1,4 @@
-"""What of an address may be shown: nothing that could be a secret."""
+"""The part of an address that may be shown: nothing that could be a secret."""
 
 import re
 from itertools import takewhile

@@ -15,7 +15,7 @@ from steplib.source.address import redact
 
 # The first chunk shows whether this is a CSV: it holds as much as csvfile.HEAD_BYTES.
 CHUNK_BYTES = 1 << 20
-# A file that ends in the middle of a line is complete if it has not been written to for this long.
+# A file that ends in the middle of a line counts as complete if it has not been written to for this long.
 SECONDS_UNTOUCHED = 2
 
 
@@ -71,7 +71,9 @@ def read_file(name: str, path: Path, file: BinaryIO, before: os.stat_result) -> 
         if end != b"\n":
             time.sleep(min(max(before.st_mtime + SECONDS_UNTOUCHED - time.time(), 0), SECONDS_UNTOUCHED))
         if not path.exists() or _version(path.stat()) != _version(before):
-            raise UnreachableError(f"{name}: the file changed while it was read; repeat the step when it is complete")
+            raise UnreachableError(
+                f"{name}: the file changed while it was read; repeat the step when the file is complete"
+            )
 
     return check_before_last(iter(lambda: file.read(CHUNK_BYTES), b""), check_end)
 
@@ -83,7 +85,7 @@ def _version(status: os.stat_result) -> tuple[int, ...]:
 def check_before_last(chunks: Iterator[bytes], check_end: Callable[[bytes], None]) -> Iterator[bytes]:
     """Yield the chunks, but the last one only when `check_end` has accepted its last byte, or b"" if there is none.
 
-    So what was cut off is not judged as if it were the whole file.
+    Otherwise a truncated file would be checked as if it were complete.
     """
     chunk = next(chunks, b"")
     for following in chunks:

@@ -1,4 +1,4 @@
-"""A web address as the source: who gets the credentials, how long to wait, and whether all has arrived."""
+"""A web address as the source: who gets the credentials, how long to wait, and whether the file is complete."""
 
 import gzip
 import re
@@ -25,8 +25,7 @@ from steplib.source.opening import CHUNK_BYTES, Source, check_before_last
 
 STATUS_TO_RETRY = {408, 429, *range(500, 600)}
 PROXY_REFUSES = 407
-# The slowest transfer that is waited for: so many bytes in so many seconds, or in DATA_TIMEOUT if that is longer.
-# A line of 9,600 bit/s is twice as fast.
+# The slowest transfer that is accepted: these bytes in these seconds, or in DATA_TIMEOUT if that is longer.
 BLOCK_BYTES = 1 << 15
 SECONDS_PER_BLOCK = 60
 
@@ -63,7 +62,7 @@ def request(session: requests.Session, url: str, name: str, timeout: float) -> r
 
 
 def explain(name: str, error: Exception, timeout: float) -> PipelineError:
-    """Return what a failed connection means: a refused certificate or a refusing proxy is a matter of settings."""
+    """Return what a failed connection means: a refused certificate or a refusing proxy is a wrong setting."""
     cause: Any = error
     while isinstance(inner := getattr(cause, "reason", None) or (None, *cause.args)[-1], Exception):
         cause = inner
@@ -105,7 +104,7 @@ def download(name: str, response: requests.Response, timeout: float, *, packed: 
     try:
         yield from check_before_last(chunks, check_end)
     except (HTTPError, OSError, ValueError, EOFError, zlib.error):
-        msg = f"{name}: the transfer was cut off, stalled or damaged"
+        msg = f"{name}: the transfer was cut off, stalled or damaged, or the file does not end with a line end"
         raise UnreachableError(f"{msg}; check the server and the network") from None
 
 
@@ -131,7 +130,7 @@ def _sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 class _Session(requests.Session):
-    """Follows redirects without giving them credentials."""
+    """Follows redirects, but sends no credentials to a different host and never leaves https."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,10 +143,12 @@ class _Session(requests.Session):
         return super().get_redirect_target(resp)
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Drop the credentials of another host. Raises SettingError where a redirect leaves https."""
+        """Drop the credentials if the host differs. Raises SettingError if the redirect leaves https."""
         old, new = response.request.url or "", prepared_request.url or ""
         if old.startswith("https:") and new.startswith("http:"):
-            raise SettingError("DATA_URL: expected https all the way, found a redirect to http; correct the server")
+            raise SettingError(
+                "DATA_URL: expected redirects that stay on https, found one to http; name the final address"
+            )
         if self.should_strip_auth(old, new):  # type: ignore[no-untyped-call]
             prepared_request.headers.pop("Authorization", None)
 
@@ -163,7 +164,7 @@ class _Adapter(HTTPAdapter):
 
 
 class _Connection(HTTPSConnection):
-    """A connection whose end counts only if the server announced it, so that a cut-off is an error, not the end."""
+    """A TLS connection that must be closed by close_notify; any other end is an error."""
 
     def connect(self) -> None:
         """Connect, and switch off what makes OpenSSL 3 and Python accept any end."""

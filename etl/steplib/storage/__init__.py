@@ -1,1 +1,1 @@
-"""Opening a place that fsspec supports, create-only writes, and what its errors mean."""
+"""Opening a storage, create-only writes, and what its errors mean."""

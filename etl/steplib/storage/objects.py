@@ -1,4 +1,4 @@
-"""Files in any place that fsspec supports: visible only when whole, and compared with what was sent."""
+"""Files in a storage: visible only when complete, and compared with what was sent."""
 
 import errno
 import hashlib

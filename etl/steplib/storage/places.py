@@ -38,7 +38,7 @@ def open_storage(url: str) -> tuple["AbstractFileSystem", str]:
     export_env_file()
     scheme = url.partition("://")[0]
     try:
-        # ValueError for a scheme that only its package would make known.
+        # ValueError if only the package registers the scheme.
         get_filesystem_class(scheme)
     except (ImportError, ValueError) as error:
         way_out = "install requirements-s3.txt" if scheme in S3_SCHEMES else "install fsspec's package for it"
@@ -46,7 +46,9 @@ def open_storage(url: str) -> tuple["AbstractFileSystem", str]:
     try:
         files, root = url_to_fs(url, **S3_OPTIONS if scheme in S3_SCHEMES else {})
     except ValueError as error:
-        raise SettingError(f"{url}: expected an address with this scheme's form; correct it") from error
+        raise SettingError(
+            f"{url}: expected an address that {scheme}:// accepts, found a different form; correct it"
+        ) from error
     if scheme in S3_SCHEMES:
         # No retries by s3fs on top: each would repeat all of botocore's.
         files.retries = 1

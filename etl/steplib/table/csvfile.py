@@ -56,7 +56,7 @@ def check_head(head: bytes) -> None:
 
 
 def _is_json(head: str) -> bool:
-    """Return whether a head, which may be cut off anywhere, is of JSON; an id may be in braces or brackets too."""
+    """Return whether a head, which may be cut off anywhere, is JSON; a CSV whose first id is in braces is not."""
     # Imported here, because almost no file needs it.
     import json
 
