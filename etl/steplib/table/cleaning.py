@@ -81,7 +81,7 @@ def clean(raw: Csv, clear: BinaryIO, digests: BinaryIO, batch_bytes: int = WHOLE
     repeats = _repeats_by_batch(digests, summary.batches)
     if summary.empty or repeats:
         # Known only now that all rows have been read; rare enough that a second pass costs less than holding the rows.
-        summary = run_pass(summary.empty, repeats or nothing)
+        summary = run_pass({*summary.empty}, repeats or nothing)
     check_classes(summary.classes)
     return summary
 
