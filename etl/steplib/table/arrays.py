@@ -112,7 +112,7 @@ def _read_csv(data: bytes, types: list[str], missing: list[str]) -> "pa.Table":
 
 
 def _to_matrix(table: "pa.Table", first: int) -> NDArray[np.float64]:
-    matrix = np.empty((table.num_rows, table.num_columns - first))
-    for i in range(first, table.num_columns):
-        matrix[:, i - first] = table.column(i).to_numpy()
+    """Return the columns from `first` on as an array, (rows, columns), NaN where missing."""
+    (rows,) = table.select(range(first, table.num_columns)).combine_chunks().to_batches()
+    matrix: NDArray[np.float64] = rows.to_tensor(null_to_nan=True).to_numpy()
     return matrix
