@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from steplib.errors import DataError, MemoryShortError
-from steplib.model import fitting, newton, scoring
+from steplib.model import fitting, newton, scoring, wide
 from steplib.model.scoring import Scores
-from steplib.model.training import read_training_rows
+from steplib.model.training import Part, read_training_rows
 from steplib.table import arrays, batches
 from steplib.table.pool import THIS_THREAD
 from steplib.table.schema import is_test
@@ -135,6 +136,80 @@ def test_newton_finds_the_optimum_from_anywhere(start: float) -> None:
     optimum = newton.minimize(derivatives_at, np.full(4, start), 100)
     assert optimum.converged
     assert np.abs(derivatives_at(optimum.weights).gradient).max() < 1e-12
+
+
+def wide_table(rows: int, features: int) -> pd.DataFrame:
+    """Return a table of a few factors and noise: with gaps, two features that are equal, and a constant one."""
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(rows, 3))
+    values = factors @ rng.normal(size=(3, features)) + rng.normal(size=(rows, features)) + 100
+    values[rng.random(values.shape) < 0.05] = np.nan
+    values[:, 1], values[:, 2] = values[:, 0], 7
+    data = pd.DataFrame(values, columns=[f"f{i}" for i in range(features)])
+    data.insert(0, "id", [str(i) for i in range(rows)])
+    data.insert(1, "target", (factors[:, 0] + rng.normal(size=rows) > 0).astype(int))
+    return data
+
+
+@pytest.mark.parametrize("batch_bytes", [1 << 20, 20_000])
+@pytest.mark.parametrize(("rows", "features"), [(8, 300), (60, 900), (400, 500), (1500, 300)])
+def test_fit_of_many_features_is_exact(tmp_path: Path, rows: int, features: int, batch_bytes: int) -> None:
+    """The gradient vanishes also with more features than rows, and the model is that of scikit-learn."""
+    data = wide_table(rows, features)
+    ours = fit(data, tmp_path, batch_bytes)
+    training_table = training_rows(data)
+    values, target = training_table.drop(columns=["id", "target"]), training_table["target"].astype("int8")
+    theirs = train.build_model().fit(values, target)
+    scaled, error = ours[:-1].transform(values), ours.predict_proba(values)[:, 1] - target
+
+    assert features > fitting.MOST_OF_NARROW
+    assert np.abs(scaled.T @ error + ours[-1].coef_[0]).max() < 1e-12
+    assert abs(error.sum()) < 1e-12
+    assert vars(ours[-1]).keys() == vars(theirs[-1]).keys()
+    assert ours[-1].coef_ == pytest.approx(theirs[-1].coef_, abs=1e-8)
+    assert ours[-1].intercept_ == pytest.approx(theirs[-1].intercept_, abs=1e-8)
+    assert ours[-1].coef_[0, 2] == 0
+
+
+def test_memory_for_many_features_is_that_of_the_rows(tmp_path: Path) -> None:
+    """No square matrix of the features is formed where there are far more of them than rows."""
+    clear = tmp_path / "clear_data.csv"
+    wide_table(50, 3000).to_csv(clear, index=False)
+    rows = read_training_rows(clear, tmp_path / "rows")
+    tracemalloc.start()
+    try:
+        fitting.fit(train.build_model(), rows)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * rows.number * 3000 * 8
+
+
+@pytest.mark.parametrize(("rows", "features"), [(400, 500), (1500, 300)])
+def test_few_passes_suffice_for_features_that_hang_together(rows: int, features: int) -> None:
+    """Where conjugate gradients alone would take hundreds of passes over the rows, a factor of the Hessian helps."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(rows, features)) / np.arange(1, features + 1) @ rng.normal(size=(features, features))
+    values = (values - values.mean(axis=0)) / values.std(axis=0)
+    target = values[:, 0] + rng.normal(size=rows) > 0
+    table = np.column_stack([values, np.ones(rows), target])
+    loads = []
+
+    def load() -> np.ndarray:
+        loads.append(1)
+        return table
+
+    optimum = wide.fit([Part(*table.shape, load)], C=1.0)
+    gradient = newton.derivatives(table, optimum.weights).gradient + newton.penalty(optimum.weights).gradient
+    assert optimum.converged
+    assert np.abs(gradient).max() < 1e-11
+    assert len(loads) < 100
+
+
+def test_singular_product_is_an_error() -> None:
+    """If the Hessian gives the gradient no curvature, LinAlgError is raised."""
+    with pytest.raises(np.linalg.LinAlgError):
+        wide.conjugate_gradients(np.zeros_like, newton.Derivatives(1.0, np.ones(2)), np.copy, 10)
 
 
 @pytest.mark.parametrize("row", [8, 99], ids=["a test row", "a training row"])

@@ -13,9 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from steplib.model import newton
+from steplib.model import newton, wide
 from steplib.model.moments import scale, variance
-from steplib.model.training import EXTRA_COLUMNS, Array, Part, TrainingRows, blocks, group
+from steplib.model.training import EXTRA_COLUMNS, Array, Part, TrainingRows, blocks, group, standardize
 from steplib.table.pool import THIS_THREAD, Pool
 
 # The parameters in which a Pipeline that is fitted batch by batch may differ from scikit-learn's defaults.
@@ -24,6 +24,8 @@ FREE_PARAMETERS = {
     StandardScaler: set[str](),
     LogisticRegression: {"C", "solver", "tol", "max_iter", "random_state"},
 }
+# The Hessian of so many features is formed for each Newton step; that of more takes too long.
+MOST_OF_NARROW = 256
 
 
 def fit(model: Pipeline, rows: TrainingRows, pool: Pool = THIS_THREAD) -> Pipeline:
@@ -80,22 +82,33 @@ def _assemble(model: Pipeline, rows: TrainingRows) -> None:
 
 
 def _minimize(model: Pipeline, rows: TrainingRows, pool: Pool) -> None:
-    """Fit the classifier: scikit-learn's fit to the first part is the start, then Newton steps over all rows."""
+    """Fit the classifier, and set its fitted attributes."""
     scaler, classifier = model[1], model[2]
     scaling = {"mean": scaler.mean_, "scale": scaler.scale_}
-    _warm_start(classifier, np.concatenate(list(blocks(rows.parts[0], **scaling))))
-    groups = group(rows.parts)
-
-    def derivatives_at(weights: Array) -> newton.Derivatives:
-        found = pool.map(partial(_derivatives, weights=weights, **scaling), groups)
-        return reduce(newton.add, found, newton.penalty(weights, classifier.C))
-
-    optimum = newton.minimize(derivatives_at, np.append(classifier.coef_[0], classifier.intercept_), rows.number)
+    if len(rows.features) > MOST_OF_NARROW:
+        classifier.classes_, classifier.n_features_in_ = np.array([0, 1], dtype=np.int8), len(rows.features)
+        optimum = wide.fit(standardize(rows, **scaling), classifier.C, pool)
+    else:
+        optimum = _minimize_narrow(classifier, rows, pool, **scaling)
     if not optimum.converged:
         msg = f"the fit did not converge in {optimum.steps} Newton steps; check the features for extreme values"
         warnings.warn(msg, ConvergenceWarning, stacklevel=2)
     classifier.coef_, classifier.intercept_ = optimum.weights[None, :-1].copy(), optimum.weights[-1:].copy()
     classifier.n_iter_ = np.array([optimum.steps], dtype=np.int32)
+
+
+def _minimize_narrow(
+    classifier: LogisticRegression, rows: TrainingRows, pool: Pool, mean: Array, scale: Array
+) -> newton.Optimum:
+    """Return the optimum: scikit-learn's fit to the first part is the start, then Newton steps over all rows."""
+    _warm_start(classifier, np.concatenate(list(blocks(rows.parts[0], mean, scale))))
+    groups = group(rows.parts)
+
+    def derivatives_at(weights: Array) -> newton.Derivatives:
+        found = pool.map(partial(_derivatives, weights=weights, mean=mean, scale=scale), groups)
+        return reduce(newton.add, found, newton.penalty(weights, classifier.C))
+
+    return newton.minimize(derivatives_at, np.append(classifier.coef_[0], classifier.intercept_), rows.number)
 
 
 def _warm_start(classifier: LogisticRegression, rows: Array) -> None:

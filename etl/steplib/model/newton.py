@@ -19,11 +19,11 @@ MOST_HALVINGS = 50
 
 
 class Derivatives(NamedTuple):
-    """The loss at some weights, its gradient (weights,) and its Hessian (weights, weights)."""
+    """The loss at some weights, its gradient (weights,) and its Hessian (weights, weights), empty if not formed."""
 
     loss: float
     gradient: Array
-    hessian: Array
+    hessian: Array = np.empty(0)
 
 
 class Optimum(NamedTuple):
@@ -32,6 +32,10 @@ class Optimum(NamedTuple):
     weights: Array
     steps: int
     converged: bool
+
+
+# Returns the Newton step from some weights and the derivatives there.
+Solve = Callable[[Array, Derivatives], Array]
 
 
 def derivatives(rows: Array, weights: Array) -> Derivatives:
@@ -49,14 +53,28 @@ def add(a: Derivatives, b: Derivatives) -> Derivatives:
     return Derivatives(a.loss + b.loss, a.gradient + b.gradient, a.hessian + b.hessian)
 
 
-def penalty(weights: Array, C: float = 1.0) -> Derivatives:  # noqa: N803 - scikit-learn's name
-    """Return what the weights themselves add to the loss; the last is the intercept, which adds nothing."""
-    strength = np.full(len(weights), 1 / C)
-    strength[-1] = 0
+def strengths(weights: int, C: float = 1.0) -> Array:  # noqa: N803 - scikit-learn's name
+    """Return how strongly each weight is penalized; the last is the intercept, which is not."""
+    found = np.full(weights, 1 / C)
+    found[-1] = 0
+    return found
+
+
+def penalty(weights: Array, C: float = 1.0) -> Derivatives:  # noqa: N803
+    """Return what the weights themselves add to the loss."""
+    strength = strengths(len(weights), C)
     return Derivatives(float((strength * np.square(weights)).sum()) / 2, strength * weights, np.diag(strength))
 
 
-def minimize(derivatives_at: Callable[[Array], Derivatives], start: Array, rows: int) -> Optimum:
+def solve_by_factor(_weights: Array, now: Derivatives) -> Array:
+    """Return the Newton step from the derivatives at some weights. Raises LinAlgError for a singular Hessian."""
+    step: Array = linalg.cho_solve(linalg.cho_factor(now.hessian), now.gradient)
+    return step
+
+
+def minimize(
+    derivatives_at: Callable[[Array], Derivatives], start: Array, rows: int, solve: Solve = solve_by_factor
+) -> Optimum:
     """Return the weights at which the gradient vanishes.
 
     If the loss at the start is no lower than with all weights 0, the steps begin there. The last step is the one whose
@@ -69,7 +87,7 @@ def minimize(derivatives_at: Callable[[Array], Derivatives], start: Array, rows:
         weights = np.zeros_like(start)
         now = derivatives_at(weights)
     for steps in range(1, MOST_STEPS + 1):
-        step = linalg.cho_solve(linalg.cho_factor(now.hessian), now.gradient)
+        step = solve(weights, now)
         gain = float(now.gradient @ step)
         if gain <= np.finfo(np.float64).eps * now.loss:
             return Optimum(weights - step, steps, converged=True)

@@ -23,6 +23,8 @@ FLOAT_BYTES = 8
 # A block of rows and what is computed from it should stay in the processor's cache.
 BLOCK_BYTES = 1 << 19
 LEAST_ROWS_OF_BLOCK = 64
+# As many as make a product of matrices efficient.
+ROWS_OF_PART = 256
 # The least work that is worth a task.
 TASK_BYTES = 1 << 22
 # The square of this, summed over any number of rows, is still a finite float.
@@ -38,12 +40,16 @@ class Part(NamedTuple):
 
 
 class TrainingRows(NamedTuple):
-    """The training rows, with the features' names and moments, and the number of rows with target 0 and 1."""
+    """The training rows, with the features' names and moments, and the number of rows with target 0 and 1.
+
+    `scratch` is the file that holds the parts, None if they are in memory.
+    """
 
     features: list[str]
     parts: list[Part]
     moments: Moments
     classes: NDArray[np.int64]
+    scratch: Path | None = None
 
     @property
     def number(self) -> int:
@@ -72,7 +78,7 @@ def read_training_rows(
         if largest > LARGEST_VALUE:
             msg = f"feature {name}: expected numbers up to {LARGEST_VALUE:g}, found a larger one; correct the source"
             raise DataError(msg)
-    return TrainingRows(features, parts, moments, classes)
+    return TrainingRows(features, parts, moments, classes, scratch)
 
 
 def _read_batch(
@@ -111,6 +117,31 @@ def blocks(part: Part, mean: Array, scale: Array) -> Iterator[Array]:
         features /= scale
         np.copyto(features, 0, where=np.isnan(features))
         yield block
+
+
+def standardize(rows: TrainingRows, mean: Array, scale: Array) -> list[Part]:
+    """Return the rows with gaps filled with the means, and scaled, so that each pass over them only multiplies.
+
+    They are stored in a second file beside the scratch file, or in memory if there is none.
+    """
+    scaled = (block for part in rows.parts for block in blocks(part, mean, scale))
+    if not rows.scratch:
+        return cut(np.concatenate(list(scaled)))
+    path, columns = rows.scratch.with_name("standardized"), rows.parts[0].columns
+    with path.open("wb") as file:
+        for block in scaled:
+            file.write(block.data)
+    counts = [(start, min(ROWS_OF_PART, rows.number - start)) for start in range(0, rows.number, ROWS_OF_PART)]
+    return [
+        Part(count, columns, partial(_map, path, start * columns * FLOAT_BYTES, (count, columns)))
+        for start, count in counts
+    ]
+
+
+def cut(table: Array) -> list[Part]:
+    """Return rows in memory as parts."""
+    pieces = (table[start : start + ROWS_OF_PART] for start in range(0, len(table), ROWS_OF_PART))
+    return [Part(len(piece), piece.shape[1], partial(np.asarray, piece)) for piece in pieces]
 
 
 def group(parts: Sequence[Part]) -> list[Sequence[Part]]:
