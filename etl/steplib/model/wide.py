@@ -21,7 +21,7 @@ from steplib.model.training import EXTRA_COLUMNS, Array, Part, cut, group
 from steplib.table.pool import THIS_THREAD, Pool
 
 # From so many times more features than rows, reducing them takes less time than it saves.
-FAR_MORE = 2
+FAR_MORE = 1.5
 # The Hessian is first formed after a pass for each 64 of its columns, and again after one for each 16. It takes as long
 # as a pass for each 30 or so; the first one saves the most passes.
 FIRST_AFTER, AGAIN_AFTER = 64, 16
