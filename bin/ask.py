@@ -5,7 +5,6 @@ python bin/ask.py pause TRY       the seconds to wait after the try that failed,
 python bin/ask.py results LOG     where the results and the log are, and the four metrics
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -19,8 +18,9 @@ from steplib.storage.places import S3_SCHEMES
 
 
 def ask_settings() -> list[str]:
-    """Return the interpreter and the lock; wrong values are left to the first step, which logs them."""
+    """Return the interpreter and the lock; other wrong values are left to the first step, which logs them."""
     values = settings.read_values()
+    settings.state_dir()  # wrong here, it would leave nowhere to log that
     on_s3 = values["STORAGE_URL"].text.partition("://")[0].lower() in S3_SCHEMES
     return [settings.etl_python(values), f"requirements-{'s3' if on_s3 else 'etl'}.txt"]
 
@@ -34,7 +34,7 @@ def ask_pause(failed_try: str) -> list[str]:
 def ask_results(log_file: str) -> list[str]:
     """Return what run_pipeline.sh prints at the end."""
     run = registry.run_of_log(log_file)
-    metrics = json.loads((run.folder / "evaluation.json").read_bytes())
+    metrics = manifest.metrics(manifest.read(run.folder))
     run.release()
     return [
         f"Results: {run.folder}",

@@ -52,6 +52,7 @@ make_environment() { # LOCK FOLDER
     if is_installed "$1"; then
         return
     fi
+    [ -w "$(dirname "$VENV")" ] || fail $EX_CONFIG "$VENV cannot be created, because its folder is not writable; name a Python in ETL_PYTHON"
     base=$(find_python) || exit
     # This shell's descriptor holds the lock: a run started at the same moment waits, then uses the same environment.
     exec 9>"$VENV.lock"

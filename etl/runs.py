@@ -5,8 +5,8 @@ list      prints the table of all runs on this disk, or in the storage URL, and 
 verify    proves that a run's files match its manifest and that its model reproduces its predictions and metrics: it
           compares every sha256 and size, then scores the held-out rows again. RUN is a stamp (2026_11_22_21_36_36), a
           run's folder, or a URL that ends with runs/<stamp> or latest.json.
-rollback  points latest.json in the storage URL at the older run STAMP, until a run is published that started later
-          than all those published now.
+rollback  promotes the older run STAMP in the storage URL, until a run that started later is published for the first
+          time.
 
 Exits with 0: done; 65: a run differs from its record (the last line names the first difference); 64, 74, 75, 78:
 as the steps.
@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from steplib import step
 from steplib.errors import UsageError
-from steplib.publish import latest, publishing
+from steplib.publish import promotions, publishing
 from steplib.runs import manifest, registry
 from steplib.runs.run import results
 from steplib.settings import read_settings
@@ -31,7 +31,7 @@ def list_runs(arguments: Namespace) -> None:
     if arguments.url:
         runs, stamp = publishing.read_runs(arguments.url)
     else:
-        runs, stamp = [manifest.read_leniently(run.folder) for run in registry.all_runs()], registry.latest_stamp()
+        runs, stamp = list(registry.all_runs().values()), registry.latest_stamp()
     place = arguments.url or str(results())
     if not runs:
         raise UsageError(f"{place}: expected runs, found none; run the pipeline first")
@@ -50,14 +50,14 @@ def verify(arguments: Namespace) -> None:
 
 
 def roll_back(arguments: Namespace) -> None:
-    """Point latest.json at an older run."""
+    """Bring an older run into use."""
     # In either order: only a URL has "://".
     url, stamp = sorted([arguments.url, arguments.stamp], key=lambda text: "://" not in text)
     if not manifest.STAMP.fullmatch(stamp):
         msg = f"STAMP: expected a run's stamp like 2026_11_22_21_36_36, found {stamp[:40]!r}"
         raise UsageError(f"{msg}; runs.py list shows them")
-    latest.roll_back(url, stamp)
-    print(f"{url.rstrip('/')}/{latest.NAME} now names run {stamp}.")
+    promotions.roll_back(url, stamp)
+    print(f"{url.rstrip('/')}/{promotions.LATEST} now names run {stamp}.")
 
 
 class Parser(ArgumentParser):

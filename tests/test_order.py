@@ -100,7 +100,9 @@ def test_taken_name_in_the_storage(project: Project, tmp_path: Path, run_id: dic
 
     assert (early.returncode, done.returncode) == (78, 0)
     assert (claims / stamp_of(done.stdout.strip())).read_text(encoding="utf-8") != "a run elsewhere"
-    assert len(list((project.root / "logs").iterdir())) == len(project.runs()) == (1 if run_id else 2)
+    assert len(project.runs()) == (1 if run_id else 2)
+    # The log of the first try stays.
+    assert "missing.csv" in (project.root / "logs" / f"log_{begun.name}.log").read_text(encoding="utf-8")
     if not run_id:
         log = str(project.root / "logs" / f"log_{begun.name}.log")
         again = project.step("data_loader", log, STORAGE_URL=url)
@@ -111,6 +113,55 @@ def test_taken_name_in_the_storage(project: Project, tmp_path: Path, run_id: dic
         assert project.step("evaluate", log, STORAGE_URL=url).returncode == 64
         assert not (tmp_path / "store" / "runs").exists()
         assert (claims / begun.name).read_text(encoding="utf-8") == "a run elsewhere"
+
+
+@pytest.mark.parametrize("last_step", ["data_loader", "evaluate"])
+def test_taken_name_removes_no_work(project: Project, tmp_path: Path, last_step: str) -> None:
+    """A repeated load step never removes a run that has made something, whoever has its name in the storage."""
+    claims = tmp_path / "store" / "claims"
+    claims.mkdir(parents=True)
+    log = project.run_steps(STEPS[: STEPS.index(last_step) + 1], PIPELINE_RUN_ID="x")
+    (claims / stamp_of(log)).write_text("a run elsewhere", encoding="utf-8")
+    before = (project.artifacts(), Path(log).stat().st_size)
+    done = project.step("data_loader", PIPELINE_RUN_ID="x", STORAGE_URL=f"file://{tmp_path}/store")
+
+    assert done.returncode == 64
+    assert "start a new run" in done.stderr
+    assert project.artifacts() == before[0]
+    assert Path(log).stat().st_size > before[1]
+
+
+def test_waiting_for_a_name(project: Project, tmp_path: Path) -> None:
+    """As long as names are taken, one is tried each second, and nothing is left of them."""
+    claims = tmp_path / "store" / "claims"
+    claims.mkdir(parents=True)
+    for stamp in stamps_from_now(4):
+        (claims / stamp).write_text("a run elsewhere", encoding="utf-8")
+    done = project.step("data_loader", STORAGE_URL=f"file://{tmp_path}/store")
+
+    assert done.returncode == 0
+    assert 3 <= done.stderr.count("starting again under a new one") <= 5
+    assert len(list((project.root / "logs").iterdir())) == len(project.runs()) == 1
+
+
+def test_starting_run_is_left_alone(project: Project) -> None:
+    """Other steps, which prune, never touch a run that is just starting."""
+    slow = project.root / "slow"
+    slow.mkdir()
+    code = (
+        "import os, time\n"
+        "fsync = os.fsync\n"
+        "def later(handle):\n"
+        "    time.sleep(0.5)\n"
+        "    fsync(handle)\n"
+        "os.fsync = later\n"
+    )
+    (slow / "sitecustomize.py").write_text(code, encoding="utf-8")
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(project.step, "data_loader", PYTHONPATH=str(slow))
+        while not starting.done():
+            assert project.step("data_loader", KEEP_RUNS="1").returncode == 0
+    assert starting.result().returncode == 0, starting.result().stderr
 
 
 def test_storage_is_tried_before_the_work(project: Project) -> None:
@@ -154,6 +205,32 @@ def test_clock_that_was_ahead(project: Project, tmp_path: Path, shift: timedelta
     assert [stamp_of(odd) in line and "the future" in line for line in warnings] == [True, True]
 
 
+@pytest.mark.slow
+def test_wrong_clock_stays_wrong(project: Project, tmp_path: Path) -> None:
+    """A run whose start was in the future does not come into use when that time has come."""
+    url = f"file://{tmp_path}/store"
+    good = project.chain(STORAGE_URL=url)
+    odd = project.chain(STORAGE_URL=url, PYTHONPATH=shifted_clock(project, timedelta(minutes=6)))
+    last = project.chain(STORAGE_URL=url)
+    later = shifted_clock(project, timedelta(minutes=7))
+    for log in (good, odd, last):
+        assert project.step("evaluate", log, STORAGE_URL=url, PYTHONPATH=later).returncode == 0
+    assert latest_in(tmp_path / "store") == stamp_of(last)
+    assert (project.root / "results" / "latest").resolve().name in {stamp_of(odd), stamp_of(last)}
+
+
+@pytest.mark.slow
+def test_clock_that_is_behind(project: Project, tmp_path: Path) -> None:
+    """A run of a clock that is behind is promoted once at most: repeating it takes nothing back."""
+    url, slow = f"file://{tmp_path}/store", shifted_clock(project, timedelta(minutes=-10))
+    project.chain(STORAGE_URL=url)
+    behind = project.chain(STORAGE_URL=url, PYTHONPATH=slow)
+    last = project.chain(STORAGE_URL=url)
+    assert latest_in(tmp_path / "store") == stamp_of(last)
+    assert project.step("evaluate", behind, STORAGE_URL=url, PYTHONPATH=slow).returncode == 0
+    assert latest_in(tmp_path / "store") == stamp_of(last)
+
+
 def test_start_within_five_minutes_is_believed(project: Project) -> None:
     """A start two minutes ahead is accepted, because clocks differ a little."""
     ahead = project.chain(PYTHONPATH=shifted_clock(project, timedelta(minutes=2)))
@@ -167,16 +244,65 @@ def test_start_within_five_minutes_is_believed(project: Project) -> None:
 def test_roll_back_lasts_until_a_newer_run(project: Project, tmp_path: Path) -> None:
     """Repeating the evaluation of any older run does not undo a roll-back; the next new run does."""
     url = f"file://{tmp_path}/store"
-    logs = [project.chain(STORAGE_URL=url) for _ in range(2)]
-    late = project.chain()
-    logs.append(project.chain(STORAGE_URL=url))
+    logs = [project.chain(STORAGE_URL=url) for _ in range(3)]
     assert project.step("runs", "rollback", url, stamp_of(logs[0])).returncode == 0
-    for log in (*logs, late, *logs):
+    for log in (*logs, *reversed(logs)):
         assert project.step("evaluate", log, STORAGE_URL=url).returncode == 0
         assert latest_in(tmp_path / "store") == stamp_of(logs[0])
+        assert (project.root / "results" / "latest").resolve().name == stamp_of(logs[2])
     assert project.step("runs", "verify", f"{url}/latest.json").returncode == 0
     new = project.chain(STORAGE_URL=url)
     assert latest_in(tmp_path / "store") == stamp_of(new)
+    records = [json.loads(path.read_bytes()) for path in sorted((tmp_path / "store" / "promotions").iterdir())]
+    assert [(record["number"], record["act"]) for record in records] == [
+        *((1, "publication"), (2, "publication"), (3, "publication"), (4, "roll-back"), (5, "publication"))
+    ]
+    assert (tmp_path / "store" / "latest.json").read_bytes() == (
+        tmp_path / "store" / "promotions" / "5.json"
+    ).read_bytes()
+
+
+def test_latest_that_is_behind_or_damaged_is_repaired(project: Project, run_up_to: RunUpTo, tmp_path: Path) -> None:
+    """latest.json is a copy of the highest record; whatever else it is, the next publication repairs it."""
+    store = tmp_path / "store"
+    log = run_up_to("evaluate")
+    for content in (None, b"{", b'{"run": 3}', b'{"run": "2020_01_01_00_00_00", "number": "x"}', b"[" * 10_000):
+        if content:
+            (store / "latest.json").write_bytes(content)
+        assert project.step("evaluate", log, STORAGE_URL=f"file://{store}").returncode == 0
+        assert (store / "latest.json").read_bytes() == (store / "promotions" / "1.json").read_bytes()
+    later = json.loads((store / "promotions" / "1.json").read_bytes()) | {"number": 2, "act": "roll-back"}
+    (store / "promotions" / "2.json").write_text(json.dumps(later), encoding="utf-8")
+    assert project.step("evaluate", log, STORAGE_URL=f"file://{store}").returncode == 0
+    assert json.loads((store / "latest.json").read_bytes()) == later
+
+
+def test_storage_of_an_older_version(project: Project, run_up_to: RunUpTo, tmp_path: Path) -> None:
+    """What latest.json of an older version names is in use until a newer run comes; its runs keep their names."""
+    store = tmp_path / "store"
+    log = run_up_to("evaluate")
+    assert project.step("evaluate", log, STORAGE_URL=f"file://{store}").returncode == 0
+    latest = json.loads((store / "latest.json").read_bytes())
+    rolled_back = {name: latest[name] for name in ("manifest", "manifest_sha256", "metrics")} | {
+        "run": "2020_01_01_00_00_00",
+        "started": "2020-01-01T00:00:00+00:00",
+    }
+    for folder in ("promotions", "claims"):
+        shutil.rmtree(store / folder)
+    (store / "latest.json").write_text(json.dumps(rolled_back), encoding="utf-8")
+    for path in (project.runs()[0], store / "runs" / stamp_of(log)):
+        record = json.loads((path / "manifest.json").read_bytes())
+        del record["id"]
+        (path / "manifest.json").write_text(json.dumps(record), encoding="utf-8")
+    assert project.step("evaluate", log, STORAGE_URL=f"file://{store}").returncode == 0
+    assert latest_in(store) == "2020_01_01_00_00_00"
+
+    for stamp in stamps_from_now(3):
+        shutil.copytree(store / "runs" / stamp_of(log), store / "runs" / stamp)
+        path = store / "runs" / stamp / "manifest.json"
+        path.write_text(path.read_text(encoding="utf-8").replace(stamp_of(log), stamp), encoding="utf-8")
+    new = project.chain(STORAGE_URL=f"file://{store}")
+    assert latest_in(store) == stamp_of(new) == max(path.name for path in (store / "runs").iterdir())
 
 
 def test_copy_under_a_different_name_is_not_a_run(project: Project, run_up_to: RunUpTo, tmp_path: Path) -> None:
@@ -308,9 +434,11 @@ def test_folder_that_airflow_removes(make_project: MakeProject, tmp_path: Path, 
     project = make_project(folder)
     for done in (project.pipeline(), project.step("transform", "x"), project.step("runs", "list")):
         assert done.returncode == 78
-        assert "STATE_DIR: expected a full path outside" in done.stderr
+        assert "STATE_DIR (set by the default): expected a full path outside" in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert project.step("data_loader", "--help").returncode == 0
+    for inside in (".", "state", str(project.root / "state")):
+        assert project.step("data_loader", STATE_DIR=inside).returncode == 78
     assert not (project.root / "logs").exists()
     assert project.step("data_loader", STATE_DIR=str(tmp_path / "state")).returncode == 0
 
@@ -318,7 +446,8 @@ def test_folder_that_airflow_removes(make_project: MakeProject, tmp_path: Path, 
 def test_state_that_cannot_be_written(project: Project, tmp_path: Path) -> None:
     """A STATE_DIR that is not a folder, or cannot be written, is a wrong setting."""
     (tmp_path / "file").touch()
-    for place in (f"{tmp_path}/file", "/proc/nowhere", "/dev/null/x"):
+    (tmp_path / "loop").symlink_to("loop")
+    for place in (f"{tmp_path}/file", "/proc/nowhere", "/dev/null/x", f"{tmp_path}/loop", "/" + "x" * 300):
         done = project.step("data_loader", STATE_DIR=place)
         assert done.returncode == 78, done.stderr
         assert place in done.stderr

@@ -66,3 +66,26 @@ def test_file_without_a_final_line_end(
         if not complete:
             copying.start()
         assert list(source.chunks) == [b"1,M,2\n2,B,0.08"]
+
+
+@pytest.mark.parametrize("end", [b"2,B,0.08", b"2,B,0.08\n"])
+@pytest.mark.parametrize("stalls", [True, False])
+def test_file_that_is_open_for_writing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: bytes,
+    stalls: bool,  # noqa: FBT001
+) -> None:
+    """A file that a writer has open is watched; it counts if it is left alone, and ends with a line end."""
+    path = tmp_path / "source.csv"
+    monkeypatch.setattr(opening, "SECONDS_UNTOUCHED", 0.5)
+    with path.open("wb", buffering=0) as writer:
+        writer.write(b"1,M,2\n" + end)
+        if stalls:
+            os.utime(path, (0, 0))
+        else:
+            Timer(0.2, writer.write, [b"3,M,4\n"]).start()
+        accepted = stalls and end.endswith(b"\n")
+        expected = nullcontext() if accepted else pytest.raises(UnreachableError, match="not complete yet")
+        with open_source(str(path), tmp_path, timeout=1) as source, expected:
+            assert list(source.chunks) == [b"1,M,2\n" + end]

@@ -115,11 +115,15 @@ def state_dir() -> Path:
 
     Raises SettingError in a folder that Airflow removes, unless STATE_DIR is set.
     """
-    text = read_values()["STATE_DIR"].text
-    if not text and BUNDLE.search(f"{ROOT}/"):
-        expected = f"expected a full path outside {ROOT}, which Airflow removes, found none"
-        raise SettingError(f"STATE_DIR: {expected}; name a folder for logs/ and results/")
-    return ROOT / Path(text).expanduser()
+    value = read_values()["STATE_DIR"]
+    folder = ROOT / os.path.expanduser(value.text)  # noqa: PTH111 - Path's raises RuntimeError for an unknown user
+    bundles = os.environ.get("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH")
+    place = os.path.realpath(folder)
+    if BUNDLE.search(f"{place}/") or (bundles and Path(place).is_relative_to(os.path.realpath(bundles))):
+        raise value.wrong(
+            f"a full path outside {ROOT}, which Airflow removes", repr(value.text) if value.text else "none"
+        )
+    return folder
 
 
 def pipeline_run_id() -> str | None:
@@ -154,6 +158,8 @@ def _read_env_file() -> dict[str, str]:
     from dotenv.parser import parse_stream
 
     try:
+        if not ENV_FILE.is_file():
+            raise IsADirectoryError
         text = ENV_FILE.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{ENV_FILE}: expected a readable UTF-8 text file, found {type(error).__name__}; correct or remove it"

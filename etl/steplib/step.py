@@ -24,8 +24,7 @@ from steplib.errors import (
     printable,
 )
 from steplib.log import add_log_file, log_to_stderr
-from steplib.runs import registry
-from steplib.runs.manifest import STEPS
+from steplib.runs import manifest, registry
 from steplib.runs.run import Run
 from steplib.settings import Settings, pipeline_run_id, read_settings
 
@@ -33,7 +32,7 @@ from steplib.settings import Settings, pipeline_run_id, read_settings
 Work = Callable[[Run, Settings, logging.Logger], Mapping[str, Any]]
 # What follows when the work is done and recorded.
 Publish = Callable[[Run, Settings, logging.Logger], None]
-FIRST_STEP = STEPS[0]
+FIRST_STEP = manifest.STEPS[0]
 
 
 def main(script: str, doc: str | None, work: Work, publish: Publish | None = None) -> NoReturn:
@@ -54,7 +53,7 @@ def main(script: str, doc: str | None, work: Work, publish: Publish | None = Non
         stdout = _keep_stdout_clean()
         _on_signals(_raise_stopped)
         while not (run := _run_once(step, arguments, work, publish, log)):
-            pass  # the next second has a different name
+            pass  # the name was taken
         _hand_on(run.log, stdout)
         exit_code = os.EX_OK
     except BaseException as error:  # noqa: BLE001 - whatever ends a step becomes its exit code here
@@ -85,16 +84,16 @@ def main_of_tool(work: Callable[[list[str]], None]) -> NoReturn:
 def _run_once(step: str, arguments: list[str], work: Work, publish: Publish | None, log: logging.Logger) -> Run | None:
     """Run the step and return its run; None if the name of a new run is taken in the storage."""
     run = _open_run(step, arguments)
+    first_try = not manifest.read_leniently(run.folder)["steps"]
     with run.locked():
         file = add_log_file(log, run.log)
         try:
             _execute(step, run, work, publish, log)
         except NameTakenError:
-            if arguments:
+            if arguments or not registry.withdraw(run, keep_log=not first_try):
                 raise
-            log.removeHandler(file)
             log.warning("run %s: the storage has a run of this name; starting again under a new one", run.stamp)
-            registry.withdraw(run)
+            log.removeHandler(file)
             return None
     return run
 
@@ -125,12 +124,12 @@ def _execute(step: str, run: Run, work: Work, publish: Publish | None, log: logg
             run.finish(step, code, time.perf_counter() - start, {})
             if isinstance(error, Exception) and code != os.EX_TEMPFAIL:
                 # From now on it counts among the runs that failed.
-                registry.prune(run, read_settings().keep_runs, log)
+                registry.prune(run, read_settings().keep_runs, log, patience=1)
         raise
     # The work is done and shown: nothing from here on may make it look as if it had failed.
     _on_signals(signal.SIG_IGN)
     with suppress(OSError, UnreachableError):
-        registry.prune(run, settings.keep_runs, log)
+        registry.prune(run, settings.keep_runs, log, patience=1)
 
 
 def _open_run(step: str, arguments: list[str]) -> Run:

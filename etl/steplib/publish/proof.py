@@ -15,7 +15,7 @@ from steplib.errors import DataError, PipelineError, UsageError, explain, printa
 from steplib.model import joblib
 from steplib.model.scoring import measure, rank_again
 from steplib.publish import publishing
-from steplib.publish.latest import NAME, describe
+from steplib.publish.promotions import LATEST, describe
 from steplib.runs import difference, manifest
 from steplib.runs.run import runs
 from steplib.settings import Settings
@@ -72,7 +72,7 @@ def _all_checks(
     if latest:
         expected = describe((folder / manifest.NAME).read_bytes())
         different = (name for name in expected if latest.get(name) != expected[name])
-        checks.append((NAME, next((f"a different {name}" for name in different), None)))
+        checks.append((LATEST, next((f"a different {name}" for name in different), None)))
     names = [*record["artifacts"], *(name for name in NEEDED if name not in record["artifacts"])]
     checks += [(name, _file_difference(folder / name, record["artifacts"].get(name))) for name in names]
     yield from checks
@@ -85,7 +85,7 @@ def _name_difference(folder: Path, record: manifest.Record, latest: Latest | Non
     if record["run"] != (latest["run"] if latest else stamp or record["run"]):
         return f"that of run {record['run']}"
     if latest and latest.get("manifest_sha256") != manifest.sha256(folder / manifest.NAME):
-        return f"different content from what {NAME} records (sha256)"
+        return f"different content from what {LATEST} records (sha256)"
     return None
 
 

@@ -3,16 +3,17 @@
 <STORAGE_URL>/claims/<stamp>              create-only: which of the runs on all disks may publish under this name
 <STORAGE_URL>/runs/<stamp>/<artifact>     create-only, each compared before the manifest follows
 <STORAGE_URL>/runs/<stamp>/manifest.json  last: with it the run is published
-<STORAGE_URL>/latest.json                 names a published run; the only object that ever changes
+<STORAGE_URL>/promotions/<n>.json         create-only: each act by which a run came into use (promotions.py)
+<STORAGE_URL>/latest.json                 a copy of the highest of them; the only object that ever changes
 """
 
 import logging
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steplib.errors import DataError, NameTakenError, StorageError
-from steplib.publish import latest
+from steplib.publish import promotions
 from steplib.runs import manifest
 from steplib.runs.run import Run
 from steplib.storage import objects
@@ -51,16 +52,23 @@ def publish(run: Run, url: str, log: logging.Logger) -> None:
         folder = f"{root}/runs/{run.stamp}"
         _put_artifacts(files, run.folder, folder, record["artifacts"])
         published = _put_manifest(files, f"{folder}/{manifest.NAME}", record)
-        latest.advance(files, root, published, log)
+        promotions.promote_published(files, root, published, log)
     log.info("published: %s/runs/%s", url.rstrip("/"), run.stamp)
 
 
 def _claim(files: "AbstractFileSystem", root: str, record: manifest.Record, url: str) -> None:
-    # Runs of older versions have no id.
-    own = str(record.get("id", record["started"])).encode()
-    if objects.create(files, own, f"{root}/claims/{record['run']}") != own:
+    holder = objects.create(files, _id(record), f"{root}/claims/{record['run']}")
+    # An older version may have published under the name without a claim.
+    path = f"{root}/runs/{record['run']}/{manifest.NAME}"
+    published = objects.read(files, path)
+    if holder != _id(record) or (published and _id(manifest.parse(published, path)) != holder):
         msg = f"run {record['run']}: a run on a different disk has this name in {url}"
         raise NameTakenError(f"{msg}; start a new run")
+
+
+def _id(record: manifest.Record) -> bytes:
+    # Runs of older versions have no id.
+    return str(record.get("id", record["started"])).encode()
 
 
 def _put_artifacts(files: "AbstractFileSystem", local: Path, folder: str, artifacts: dict[str, Any]) -> None:
@@ -84,16 +92,22 @@ def _put_manifest(files: "AbstractFileSystem", path: str, record: manifest.Recor
 
 
 def read_runs(url: str) -> tuple[list[manifest.Record], str | None]:
-    """Return the manifests of all published runs, and the stamp that latest.json names."""
+    """Return the manifests of all published runs, and the stamp of the run in use."""
     with translate_errors(url):
         files, root = open_storage(url)
         check_bucket(files, root, url)
-        found = latest.read_manifests(files, root)
-        named = objects.read(files, f"{root}/{latest.NAME}")
-    stamp = None
-    with suppress(DataError):  # an overview of the runs is possible without it
-        stamp = latest.parse(named or b"", url)["run"]
-    return [manifest.parse_leniently(content, stamp) for stamp, content in found.items()], stamp
+        try:
+            names = [path.rstrip("/").rpartition("/")[2] for path in files.ls(f"{root}/runs", detail=False)]
+        except FileNotFoundError:
+            names = []
+        stamps = sorted(name for name in names if manifest.STAMP.fullmatch(name))
+        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+            contents = pool.map(lambda stamp: objects.read(files, f"{root}/runs/{stamp}/{manifest.NAME}"), stamps)
+        # A run that is being published has no manifest yet.
+        found = {stamp: content for stamp, content in zip(stamps, contents, strict=True) if content is not None}
+        _, current = promotions.read_highest(files, root)
+    records = [manifest.parse_leniently(content, stamp) for stamp, content in found.items()]
+    return records, current["run"] if current else None
 
 
 def fetch(url: str, folder: Path) -> dict[str, Any] | None:
@@ -104,9 +118,14 @@ def fetch(url: str, folder: Path) -> dict[str, Any] | None:
     with translate_errors(url):
         files, path = open_storage(url)
         named = None
-        if path.endswith(f"/{latest.NAME}"):
-            named = latest.parse(objects.read(files, path) or b"", url)
-            path = f"{path.removesuffix(latest.NAME)}runs/{named['run']}"
+        if path.endswith(f"/{promotions.LATEST}"):
+            latest = objects.read(files, path)
+            if latest is None:
+                raise DataError(
+                    f"{url}: there is no {promotions.LATEST}, because no run has been published; correct the URL"
+                )
+            named = promotions.parse(latest, url)
+            path = f"{path.removesuffix(promotions.LATEST)}runs/{named['run']}"
         content = objects.read(files, f"{path}/{manifest.NAME}")
         if content is None:
             raise DataError(f"{url}: expected a published run, found no {manifest.NAME}; correct the URL")

@@ -51,7 +51,8 @@ def parse(content: bytes, path: str) -> Record:
     Raises DataError if no step can have written it, or if its folder has the name of a different run.
     """
     try:
-        record = json.loads(content)
+        # int() refuses NaN and Infinity, which are not JSON.
+        record = json.loads(content, parse_constant=int)
     except (ValueError, RecursionError):
         record = None
     if not _is_manifest(record):
@@ -126,18 +127,19 @@ def is_finished(record: Record) -> bool:
 
 def start(record: Record) -> datetime:
     """Return the start of a run, which orders runs; EARLIEST if a clock was wrong, so that it never hides others."""
-    return EARLIEST if starts_in_future(record) else _started(record)
+    return EARLIEST if starts_in_future(record) else read_time(record["started"])
 
 
 def starts_in_future(record: Record) -> bool:
     """Return whether a run's start lies in the future, because a clock was or is wrong."""
-    return _started(record) > datetime.now(UTC) + CLOCKS_DIFFER
+    return read_time(record["started"]) > datetime.now(UTC) + CLOCKS_DIFFER
 
 
-def _started(record: Record) -> datetime:
+def read_time(text: Any) -> datetime:  # noqa: ANN401 - whatever a file from elsewhere holds
+    """Return a time in UTC; EARLIEST for anything else."""
     try:
-        return datetime.fromisoformat(record["started"]).astimezone(UTC)
-    except (ValueError, OverflowError):
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
         return EARLIEST
 
 

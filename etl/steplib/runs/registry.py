@@ -13,14 +13,17 @@ from pathlib import Path
 from steplib.errors import SettingError, UnreachableError, UsageError
 from steplib.runs import manifest
 from steplib.runs.disk import lock
-from steplib.runs.run import SCRATCH, Run, logs, results, runs, stamp_of_log
+from steplib.runs.run import RUNS, SCRATCH, Run, logs, results, runs, stamp_of_log
 
 LATEST = "latest"
 PRUNED = ".pruned_"
 # A run that may still continue (between two steps, before a retry) is kept for a day.
 IN_PROGRESS_SECONDS = 86_400
 SECONDS_FOR_LOCK = 30
-REFUSALS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
+REFUSALS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT),
+    *(errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG),
+}
 
 
 def start_run(run_id: str | None) -> Run:
@@ -33,9 +36,13 @@ def start_run(run_id: str | None) -> Run:
         for folder in (logs(), runs()):
             folder.mkdir(parents=True, exist_ok=True)
         while not (run := _claim_second()):
-            time.sleep(1 - time.time() % 1)
+            _wait_for_next_second()
         run.write_manifest(manifest.new(run.stamp, run_id))
     return run
+
+
+def _wait_for_next_second() -> None:
+    time.sleep(1 - time.time() % 1)
 
 
 def _claim_second() -> Run | None:
@@ -67,32 +74,36 @@ def _explaining_refusals() -> Iterator[None]:
         raise SettingError(f"{msg}; correct its permissions, or name a different folder") from error
 
 
-def withdraw(run: Run) -> None:
-    """Remove a run that has not begun its work."""
+def withdraw(run: Run, *, keep_log: bool) -> bool:
+    """Remove a run in which no step has made anything, and wait for the next second; return whether it was one."""
+    if manifest.read(run.folder)["artifacts"]:
+        return False
     shutil.rmtree(run.folder)
-    run.pending.unlink(missing_ok=True)
-    run.log.unlink()
+    run.release()
+    if not keep_log:
+        run.log.unlink()
+    _wait_for_next_second()
+    return True
 
 
 def find_run(run_id: str) -> Run | None:
     """Return the run that was started under an orchestrator's name for it."""
-    return next((run for run in all_runs() if manifest.read_leniently(run.folder).get("run_id") == run_id), None)
+    return next((run for run, record in all_runs().items() if record.get("run_id") == run_id), None)
 
 
-def all_runs() -> list[Run]:
-    """Return the runs on this disk, the newest first; other files among them are ignored.
+def all_runs() -> dict[Run, manifest.Record]:
+    """Return the runs on this disk and their manifests, the newest first; other files among them are ignored.
 
     They are ordered by their start in UTC, which stays in order when the clock goes back an hour in autumn.
     """
-    folders = [path for path in runs().glob("*") if manifest.STAMP.fullmatch(path.name) and path.is_dir()]
-    starts = {folder.name: manifest.start(manifest.read_leniently(folder)) for folder in folders}
-    return [Run(stamp) for stamp in sorted(starts, key=lambda stamp: (starts[stamp], stamp), reverse=True)]
+    stamps = [path.name for path in runs().glob("*") if manifest.STAMP.fullmatch(path.name) and path.is_dir()]
+    found = {Run(stamp): manifest.read_leniently(Run(stamp).folder) for stamp in stamps}
+    return dict(sorted(found.items(), key=lambda item: (manifest.start(item[1]), item[0].stamp), reverse=True))
 
 
 def warn_of_clocks(log: logging.Logger) -> None:
     """Warn of each run whose start lies in the future."""
-    for run in all_runs():
-        record = manifest.read_leniently(run.folder)
+    for run, record in all_runs().items():
         if manifest.starts_in_future(record):
             log.warning(manifest.FUTURE, run.stamp, record["started"])
 
@@ -111,19 +122,18 @@ def run_of_log(text: str) -> Run:
 
 
 def point_results_at(run: Run, names: Iterable[str]) -> None:
-    """Point `results/<name>` at this run's artifacts, and `results/latest` at the newest finished run.
+    """Point `results/<name>` at this run's artifacts, and `results/latest` at this run if it is finished.
 
-    Names that show a later run's artifacts stay.
+    Names that show a later run's artifacts stay. Other runs are never put there, so that nothing is undone by repeating
+    a step, and a start that was in the future never counts later.
     """
-    with _results_locked():
-        newest_first = all_runs()
-        for name in names:
-            shown = _run_shown_by(results() / name)
-            if shown not in newest_first[: newest_first.index(run)] or not (results() / name).exists():
-                _point(results() / name, Path(runs().name) / run.stamp / name)
-        latest = next(filter(_is_finished, newest_first), None)
-        if latest:
-            _point(results() / LATEST, Path(runs().name) / latest.stamp)
+    with _results_locked(SECONDS_FOR_LOCK):
+        records = all_runs()
+        newest_first = list(records)
+        later = newest_first[: newest_first.index(run)]
+        for name in [*names, *([LATEST] if manifest.is_finished(records[run]) else [])]:
+            if _run_shown_by(results() / name) not in later or not (results() / name).exists():
+                _point(results() / name, Path(RUNS) / run.stamp / ("" if name == LATEST else name))
 
 
 def latest_stamp() -> str | None:
@@ -132,17 +142,21 @@ def latest_stamp() -> str | None:
     return shown.stamp if shown and shown.folder.exists() else None
 
 
-def prune(run: Run, keep: int, log: logging.Logger) -> None:
+def prune(run: Run, keep: int, log: logging.Logger, patience: float = SECONDS_FOR_LOCK) -> None:
     """Remove all but the newest `keep` finished runs, and all but the newest `keep` that failed.
 
     `run`, the runs that `results/` shows, and those that may still continue or are still to be read stay in any case.
+    Raises UnreachableError if the lock of `results/` is held for more than `patience` seconds.
     """
-    with _results_locked():
-        for other in all_runs():
+    with _results_locked(patience):
+        finished, failed = [], []
+        for other, record in all_runs().items():
             if other != run:
                 _clear_scratch(other)
-        finished = [other for other in all_runs() if _is_finished(other) and (other == run or not _is_in_use(other))]
-        failed = [other for other in all_runs() if not _is_finished(other) and not _is_in_use(other)]
+            if manifest.is_finished(record) and (other == run or not _is_in_use(other, record)):
+                finished.append(other)
+            elif not _is_in_use(other, record):
+                failed.append(other)
         spared = {run, *map(_run_shown_by, results().iterdir())}
         for old in {*finished[keep:], *failed[keep:]} - spared:
             _retire(old, log)
@@ -152,10 +166,10 @@ def prune(run: Run, keep: int, log: logging.Logger) -> None:
 
 
 @contextmanager
-def _results_locked() -> Iterator[None]:
+def _results_locked(patience: float) -> Iterator[None]:
     path = results() / ".lock"
-    busy = f"{path}: another process has held this lock for {SECONDS_FOR_LOCK} s; wait, or end it, then run this again"
-    with lock(path, SECONDS_FOR_LOCK, busy):
+    busy = f"{path}: another process has held this lock for {patience:g} s; wait, or end it, then run this again"
+    with lock(path, patience, busy):
         yield
 
 
@@ -174,13 +188,8 @@ def _run_shown_by(link: Path) -> Run | None:
     return Run(target.relative_to(runs()).parts[0])
 
 
-def _is_finished(run: Run) -> bool:
-    return manifest.is_finished(manifest.read_leniently(run.folder))
-
-
-def _is_in_use(run: Run) -> bool:
+def _is_in_use(run: Run, record: manifest.Record) -> bool:
     """Return whether a run may still continue or, if it is finished, be published or read."""
-    record = manifest.read_leniently(run.folder)
     mark = run.pending if manifest.is_finished(record) else run.folder
     may_continue = {None, os.EX_OK, os.EX_TEMPFAIL}
     failed_for_good = any(step.get("exit_code") not in may_continue for step in record["steps"].values())
@@ -203,6 +212,6 @@ def _retire(run: Run, log: logging.Logger) -> None:
     try:
         with run.locked():
             run.folder.rename(runs() / f"{PRUNED}{run.stamp}")
-            run.pending.unlink(missing_ok=True)
+            run.release()
     except (OSError, UnreachableError) as error:
         log.warning("run %s could not be removed: %s", run.stamp, error)

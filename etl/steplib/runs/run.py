@@ -1,6 +1,7 @@
 """One run: its stamp, its log, its folder, its artifacts."""
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from steplib.settings import state_dir
 
 LOG_PREFIX, LOG_SUFFIX = "log_", ".log"
 SCRATCH, PENDING = ".scratch_", ".pending_"
+RUNS = "runs"
 
 # How a file that a step has made again differs from the recorded one, if it does; called with recorded and new file.
 Difference = Callable[[Path, Path], str | None]
@@ -26,18 +28,19 @@ Difference = Callable[[Path, Path], str | None]
 @cache
 def logs() -> Path:
     """Return the folder of the logs, which may be a link to a larger disk."""
-    return (state_dir() / "logs").resolve()
+    return Path(os.path.realpath(state_dir() / "logs"))
 
 
 @cache
 def results() -> Path:
     """Return the folder of the results, which may be a link to a larger disk."""
-    return (state_dir() / "results").resolve()
+    return Path(os.path.realpath(state_dir() / "results"))
 
 
+@cache
 def runs() -> Path:
-    """Return the folder of the runs' folders."""
-    return results() / "runs"
+    """Return the folder of the runs' folders, which may be a link too."""
+    return Path(os.path.realpath(results() / RUNS))
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,6 @@ class Run:
 
         Raises UsageError if a repeated step would turn a finished run into a mixture of old and new.
         """
-        if name == manifest.NAME:
-            return False
         record, path = manifest.read(self.folder), self.folder / name
         if not manifest.is_finished(record):
             return False
@@ -182,9 +183,17 @@ class Run:
         self.write_manifest(record)
 
     def write_manifest(self, record: manifest.Record) -> None:
-        """Replace the manifest as a whole."""
-        with self.writing(manifest.NAME) as part:
+        """Replace the manifest as a whole; unlike for artifacts, the run need not be locked, and is never finished."""
+        part = self.folder / f".{manifest.NAME}.part"
+        try:
             part.write_bytes(manifest.to_bytes(record))
+            sync(part)
+            part.replace(self.folder / manifest.NAME)
+            sync(self.folder)
+        except OSError as error:
+            error.filename = str(self.folder / manifest.NAME)
+            part.unlink(missing_ok=True)
+            raise
 
     def release(self) -> None:
         """Note that the caller has read the result: from now on the run may be pruned."""

@@ -1,7 +1,9 @@
 """The source of the data, opened as a stream of bytes; local files are read here."""
 
 import errno
+import fcntl
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +17,7 @@ from steplib.source.address import redact
 
 # The first chunk shows whether this is a CSV: it holds as much as csvfile.HEAD_BYTES.
 CHUNK_BYTES = 1 << 20
-# A file that ends in the middle of a line counts as complete if it has not been written to for this long.
+# A file that may be incomplete counts as complete if it has not been written to for this long.
 SECONDS_UNTOUCHED = 2
 
 
@@ -65,17 +67,34 @@ def open_file(base: Path, text: str) -> Iterator[Source]:
 
 
 def read_file(name: str, path: Path, file: BinaryIO, before: os.stat_result) -> Iterator[bytes]:
-    """Yield the content. Raises UnreachableError for a file that was changed, replaced or removed after `before`."""
+    """Yield the content. Raises UnreachableError for a file that is being written, or was changed after `before`."""
 
     def check_end(end: bytes) -> None:
-        if end != b"\n":
+        has_writer = _has_writer(file)
+        if has_writer is not False or end != b"\n":
             time.sleep(min(max(before.st_mtime + SECONDS_UNTOUCHED - time.time(), 0), SECONDS_UNTOUCHED))
-        if not path.exists() or _version(path.stat()) != _version(before):
-            raise UnreachableError(
-                f"{name}: the file changed while it was read; repeat the step when the file is complete"
-            )
+        changed = not path.exists() or _version(path.stat()) != _version(before)
+        if changed or (has_writer and end != b"\n"):
+            msg = f"{name}: the file changed while it was read, or is not complete yet"
+            raise UnreachableError(f"{msg}; repeat the step when it is")
 
     return check_before_last(iter(lambda: file.read(CHUNK_BYTES), b""), check_end)
+
+
+def _has_writer(file: BinaryIO) -> bool | None:
+    """Return whether a process has the file open for writing; None if the system does not say.
+
+    Linux grants a lease for reading only if there is none (fcntl(2), F_SETLEASE); on files of others, or on a network
+    share, it grants none at all.
+    """
+    # Sent to the holder of a lease if a writer comes, and fatal by default.
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    return False
 
 
 def _version(status: os.stat_result) -> tuple[int, ...]:

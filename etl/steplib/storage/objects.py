@@ -95,6 +95,8 @@ def _renamed_when_whole(files: "AbstractFileSystem", part: str, path: str, *, cr
             if error.errno not in NO_LINKS:
                 files.rm_file(part)
                 raise
+            # Only one process can create the name, which the file then takes.
+            Path(path).touch(exist_ok=False)
         else:
             files.rm_file(part)
             return
@@ -102,10 +104,10 @@ def _renamed_when_whole(files: "AbstractFileSystem", part: str, path: str, *, cr
 
 
 def read(files: "AbstractFileSystem", path: str) -> bytes | None:
-    """Return a small object's content, None if it does not exist or is a folder."""
+    """Return a small object's content, None if it does not exist."""
     try:
         return bytes(files.cat_file(path))
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
 
 
