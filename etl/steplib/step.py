@@ -25,6 +25,7 @@ from steplib.errors import (
 )
 from steplib.log import add_log_file, log_to_stderr
 from steplib.runs import manifest, registry
+from steplib.runs.pruning import prune
 from steplib.runs.run import Run
 from steplib.settings import Settings, pipeline_run_id, read_settings
 
@@ -107,7 +108,7 @@ def _execute(step: str, run: Run, work: Work, publish: Publish | None, log: logg
         if step == FIRST_STEP:
             registry.warn_of_clocks(log)
         # Before the work, to make room for it; after it, because this run counts then.
-        registry.prune(run, settings.keep_runs, log)
+        prune(run, settings.keep_runs, log)
         facts = work(run, settings, log)
         # Log before recording: if the log cannot be written, the run must not count as complete.
         log.info("done in %.2f s", time.perf_counter() - start)
@@ -124,12 +125,12 @@ def _execute(step: str, run: Run, work: Work, publish: Publish | None, log: logg
             run.finish(step, code, time.perf_counter() - start, {})
             if isinstance(error, Exception) and code != os.EX_TEMPFAIL:
                 # From now on it counts among the runs that failed.
-                registry.prune(run, read_settings().keep_runs, log, patience=1)
+                prune(run, read_settings().keep_runs, log, patience=1)
         raise
     # The work is done and shown: nothing from here on may make it look as if it had failed.
     _on_signals(signal.SIG_IGN)
     with suppress(OSError, UnreachableError):
-        registry.prune(run, settings.keep_runs, log, patience=1)
+        prune(run, settings.keep_runs, log, patience=1)
 
 
 def _open_run(step: str, arguments: list[str]) -> Run:

@@ -1,4 +1,4 @@
-"""All runs together: starting and finding one, what `results/` points at, removing old ones."""
+"""All runs together: starting and finding one, and what `results/` points at."""
 
 import errno
 import logging
@@ -6,19 +6,16 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from steplib.errors import SettingError, UnreachableError, UsageError
+from steplib.errors import SettingError, UsageError
 from steplib.runs import manifest
 from steplib.runs.disk import lock
-from steplib.runs.run import RUNS, SCRATCH, Run, logs, results, runs, stamp_of_log
+from steplib.runs.run import RUNS, Run, logs, results, runs, stamp_of_log
 
 LATEST = "latest"
-PRUNED = ".pruned_"
-# A run that may still continue (between two steps, before a retry) is kept for a day.
-IN_PROGRESS_SECONDS = 86_400
 SECONDS_FOR_LOCK = 30
 REFUSALS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT),
@@ -127,46 +124,24 @@ def point_results_at(run: Run, names: Iterable[str]) -> None:
     Names that show a later run's artifacts stay. Other runs are never put there, so that nothing is undone by repeating
     a step, and a start that was in the future never counts later.
     """
-    with _results_locked(SECONDS_FOR_LOCK):
+    with results_locked(SECONDS_FOR_LOCK):
         records = all_runs()
         newest_first = list(records)
         later = newest_first[: newest_first.index(run)]
         for name in [*names, *([LATEST] if manifest.is_finished(records[run]) else [])]:
-            if _run_shown_by(results() / name) not in later or not (results() / name).exists():
+            if run_shown_by(results() / name) not in later or not (results() / name).exists():
                 _point(results() / name, Path(RUNS) / run.stamp / ("" if name == LATEST else name))
 
 
 def latest_stamp() -> str | None:
     """Return the stamp of the run that `results/latest` points at."""
-    shown = _run_shown_by(results() / LATEST)
+    shown = run_shown_by(results() / LATEST)
     return shown.stamp if shown and shown.folder.exists() else None
 
 
-def prune(run: Run, keep: int, log: logging.Logger, patience: float = SECONDS_FOR_LOCK) -> None:
-    """Remove all but the newest `keep` finished runs, and all but the newest `keep` that failed.
-
-    `run`, the runs that `results/` shows, and those that may still continue or are still to be read stay in any case.
-    Raises UnreachableError if the lock of `results/` is held for more than `patience` seconds.
-    """
-    with _results_locked(patience):
-        finished, failed = [], []
-        for other, record in all_runs().items():
-            if other != run:
-                _clear_scratch(other)
-            if manifest.is_finished(record) and (other == run or not _is_in_use(other, record)):
-                finished.append(other)
-            elif not _is_in_use(other, record):
-                failed.append(other)
-        spared = {run, *map(_run_shown_by, results().iterdir())}
-        for old in {*finished[keep:], *failed[keep:]} - spared:
-            _retire(old, log)
-    # Outside the lock, because removing is slow.
-    for left in runs().glob(f"{PRUNED}*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
 @contextmanager
-def _results_locked(patience: float) -> Iterator[None]:
+def results_locked(patience: float) -> Iterator[None]:
+    """Keep other processes from changing what `results/` shows. Raises UnreachableError after `patience` seconds."""
     path = results() / ".lock"
     busy = f"{path}: another process has held this lock for {patience:g} s; wait, or end it, then run this again"
     with lock(path, patience, busy):
@@ -181,37 +156,9 @@ def _point(link: Path, target: Path) -> None:
     fresh.replace(link)
 
 
-def _run_shown_by(link: Path) -> Run | None:
+def run_shown_by(link: Path) -> Run | None:
+    """Return the run whose file or folder a link in `results/` shows."""
     target = Path(os.path.realpath(link))
     if not link.is_symlink() or runs() not in target.parents:
         return None
     return Run(target.relative_to(runs()).parts[0])
-
-
-def _is_in_use(run: Run, record: manifest.Record) -> bool:
-    """Return whether a run may still continue or, if it is finished, be published or read."""
-    mark = run.pending if manifest.is_finished(record) else run.folder
-    may_continue = {None, os.EX_OK, os.EX_TEMPFAIL}
-    failed_for_good = any(step.get("exit_code") not in may_continue for step in record["steps"].values())
-    try:
-        fresh = time.time() - mark.stat().st_mtime < IN_PROGRESS_SECONDS
-    except FileNotFoundError:
-        return False
-    return fresh and not failed_for_good
-
-
-def _clear_scratch(run: Run) -> None:
-    """Remove what a killed step of a run has left behind, unless a step is working on it."""
-    if any(runs().glob(f"{SCRATCH}{run.stamp}_*")):
-        with suppress(OSError, UnreachableError), run.locked():
-            run.clear_scratch()
-
-
-def _retire(run: Run, log: logging.Logger) -> None:
-    """Rename a run for its removal, so that no reader finds half of it, unless a step is working on it."""
-    try:
-        with run.locked():
-            run.folder.rename(runs() / f"{PRUNED}{run.stamp}")
-            run.release()
-    except (OSError, UnreachableError) as error:
-        log.warning("run %s could not be removed: %s", run.stamp, error)
