@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,9 @@ from typing import Any
 
 import pytest
 from conftest import STEPS, Project, RunUpTo
+from steplib.publish import promotions
+from steplib.runs import manifest
+from steplib.storage.places import open_storage
 
 MakeProject = Callable[[str], Project]
 
@@ -264,10 +268,13 @@ def test_roll_back_lasts_until_a_newer_run(project: Project, tmp_path: Path) -> 
 
 def test_latest_that_is_behind_or_damaged_is_repaired(project: Project, run_up_to: RunUpTo, tmp_path: Path) -> None:
     """latest.json is a copy of the highest record; whatever else it is, the next publication repairs it."""
+    project.shorten_wait("SECONDS_TO_COPY = 1", "SECONDS_TO_COPY = 0.1")
     store = tmp_path / "store"
     log = run_up_to("evaluate")
-    for content in (None, b"{", b'{"run": 3}', b'{"run": "2020_01_01_00_00_00", "number": "x"}', b"[" * 10_000):
-        if content:
+    numbers = ["x", -5, 7, 10**400]
+    odd = [json.dumps({"run": "2020_01_01_00_00_00", "number": number}).encode() for number in numbers]
+    for content in (None, b"", b"{", b'{"run": 3}', b"[" * 10_000, *odd):
+        if content is not None:
             (store / "latest.json").write_bytes(content)
         assert project.step("evaluate", log, STORAGE_URL=f"file://{store}").returncode == 0
         assert (store / "latest.json").read_bytes() == (store / "promotions" / "1.json").read_bytes()
@@ -275,6 +282,76 @@ def test_latest_that_is_behind_or_damaged_is_repaired(project: Project, run_up_t
     (store / "promotions" / "2.json").write_text(json.dumps(later), encoding="utf-8")
     assert project.step("evaluate", log, STORAGE_URL=f"file://{store}").returncode == 0
     assert json.loads((store / "latest.json").read_bytes()) == later
+
+
+@pytest.mark.parametrize("content", [b"", b'{"run": 3}'])
+def test_record_that_cannot_be_read(project: Project, run_up_to: RunUpTo, tmp_path: Path, content: bytes) -> None:
+    """A record that cannot be read keeps its number, changes nothing, and stops no publication."""
+    store = tmp_path / "store"
+    (store / "promotions").mkdir(parents=True)
+    for number in (1, 3, 4):
+        (store / "promotions" / f"{number}.json").write_bytes(content)
+    log = run_up_to("evaluate")
+    for number in (2, 5):
+        # The second time, a roll-back follows: publishing a run again does not promote it.
+        done = (
+            project.step("evaluate", log, STORAGE_URL=f"file://{store}")
+            if number == 2
+            else project.step("runs", "rollback", f"file://{store}", stamp_of(log))
+        )
+        assert done.returncode == 0, done.stderr
+        record = (store / "promotions" / f"{number}.json").read_bytes()
+        assert json.loads(record)["number"] == number
+        assert (store / "latest.json").read_bytes() == record
+    assert len(list((store / "promotions").iterdir())) == 5
+
+
+def test_roll_back_by_a_clock_that_is_behind(project: Project, run_up_to: RunUpTo, tmp_path: Path) -> None:
+    """A roll-back lasts, whatever the clock of the machine from which it was asked for."""
+    store = tmp_path / "store"
+    log = run_up_to("evaluate")
+    assert project.step("evaluate", log, STORAGE_URL=f"file://{store}").returncode == 0
+    older = store / "runs" / "2020_01_01_00_00_00"
+    shutil.copytree(store / "runs" / stamp_of(log), older)
+    (older / f"log_{stamp_of(log)}.log").rename(older / f"log_{older.name}.log")
+    path = older / "manifest.json"
+    path.write_text(path.read_text(encoding="utf-8").replace(stamp_of(log), older.name), encoding="utf-8")
+    change_manifest(older, started="2020-01-01T00:00:00+00:00")
+    clock = shifted_clock(project, timedelta(days=-3))
+    assert project.step("runs", "rollback", f"file://{store}", older.name, PYTHONPATH=clock).returncode == 0
+    assert project.step("evaluate", log, STORAGE_URL=f"file://{store}").returncode == 0
+    assert latest_in(store) == older.name
+
+
+def test_slow_copy_does_not_replace_a_newer_one(project: Project, run_up_to: RunUpTo, tmp_path: Path) -> None:
+    """A process that copies its record late does not take latest.json back from a run that was published meanwhile."""
+    store, slow = tmp_path / "store", project.root / "slow"
+    slow.mkdir()
+    code = (
+        "import shutil, time\n"
+        "move = shutil.move\n"
+        "def later(source, target, *rest, **options):\n"
+        "    time.sleep(0.5 if str(target).endswith('latest.json') else 0)\n"
+        "    return move(source, target, *rest, **options)\n"
+        "shutil.move = later\n"
+    )
+    (slow / "sitecustomize.py").write_text(code, encoding="utf-8")
+    log = run_up_to("evaluate")
+    files, root = open_storage(f"file://{store}")
+    seen: list[int] = []
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(project.step, "evaluate", log, STORAGE_URL=f"file://{store}", PYTHONPATH=str(slow))
+        while not (store / "promotions" / "1.json").exists():
+            time.sleep(0.01)
+        published = manifest.to_bytes(manifest.new("2020_01_01_00_00_00", None))
+        second = pool.submit(promotions.promote_published, files, root, published, logging.getLogger())
+        while not (first.done() and second.done()):
+            if (store / "latest.json").exists():
+                seen.append(json.loads((store / "latest.json").read_bytes())["number"])
+    assert first.result().returncode == 0
+    assert second.result() is None
+    assert seen == sorted(seen)
+    assert seen[-1] == 2
 
 
 def test_storage_of_an_older_version(project: Project, run_up_to: RunUpTo, tmp_path: Path) -> None:

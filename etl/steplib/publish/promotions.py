@@ -9,11 +9,13 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from steplib.errors import DataError, UsageError
+from steplib.errors import DataError, PipelineError, UsageError
 from steplib.runs import manifest
 from steplib.storage import objects
 from steplib.storage.places import open_storage, translate_errors
@@ -25,6 +27,11 @@ LATEST = "latest.json"
 PUBLICATION, ROLL_BACK = "publication", "roll-back"
 # A run is promoted after its start, by clocks that differ by less than this.
 CLOCKS_DIFFER = timedelta(days=1)
+# How long the process that has made a record may take to copy it to latest.json.
+SECONDS_TO_COPY = 1
+READS_AT_ONCE = 4
+# No storage holds as many records.
+LIMIT = 10**9
 
 # What latest.json says.
 Promotion = dict[str, Any]
@@ -38,38 +45,67 @@ def promote_published(files: "AbstractFileSystem", root: str, published: bytes, 
     number, current = read_highest(files, root)
     if current and manifest.starts_in_future(current):
         log.warning(manifest.FUTURE, current["run"], current["started"])
+    own = None
     while _is_due(files, root, published, number, current):
-        if _promote(files, root, published, number + 1, PUBLICATION):
+        if own := _promote(files, root, published, number + 1, PUBLICATION):
             break
         number, current = read_highest(files, root)
-    _update_latest(files, root)
+    _update_latest(files, root, own)
 
 
 def roll_back(url: str, stamp: str) -> None:
     """Promote an older run. Raises UsageError if it is not published, DataError if a file of it is missing."""
     with translate_errors(url):
         files, root = open_storage(url)
-        folder = f"{root}/runs/{stamp}"
-        content = objects.read(files, f"{folder}/{manifest.NAME}")
-        if content is None:
-            raise UsageError(f"{url}: there is no published run {stamp}; correct the stamp")
-        for name, made in manifest.parse(content, f"{folder}/{manifest.NAME}")["artifacts"].items():
-            if not files.exists(f"{folder}/{name}") or files.info(f"{folder}/{name}")["size"] != made["bytes"]:
-                msg = f"{url}: expected the file {name} of run {stamp}, found none or one of a different size"
-                raise DataError(f"{msg}; choose a different run, or repeat its etl/evaluate.py where it was made")
-        while not _promote(files, root, content, read_highest(files, root)[0] + 1, ROLL_BACK):
-            pass  # someone else was faster
-        _update_latest(files, root)
+        _, before = read_highest(files, root)
+        own = _promote_next(files, root, _read_whole(files, root, stamp, url))
+        try:
+            # A pruning that had not seen the record may have removed the run.
+            _read_whole(files, root, stamp, url)
+        except PipelineError:
+            if before:
+                own = _promote_next(files, root, _read_whole(files, root, before["run"], url))
+            raise
+        finally:
+            _update_latest(files, root, own)
+
+
+def _promote_next(files: "AbstractFileSystem", root: str, published: bytes) -> bytes:
+    """Write the next record of a roll-back and return it."""
+    while not (own := _promote(files, root, published, read_highest(files, root)[0] + 1, ROLL_BACK)):
+        pass  # someone else was faster
+    return own
+
+
+def _read_whole(files: "AbstractFileSystem", root: str, stamp: str, url: str) -> bytes:
+    """Return the manifest of a published run whose files are all there with their sizes."""
+    folder = f"{root}/runs/{stamp}"
+    content = objects.read(files, f"{folder}/{manifest.NAME}")
+    if content is None:
+        raise UsageError(f"{url}: there is no published run {stamp}; correct the stamp")
+    for name, made in manifest.parse(content, f"{folder}/{manifest.NAME}")["artifacts"].items():
+        if not files.exists(f"{folder}/{name}") or files.info(f"{folder}/{name}")["size"] != made["bytes"]:
+            msg = f"{url}: expected the file {name} of run {stamp}, found none or one of a different size"
+            raise DataError(f"{msg}; choose a different run, or repeat its etl/evaluate.py where it was made")
+    return content
 
 
 def read_highest(files: "AbstractFileSystem", root: str) -> tuple[int, Promotion | None]:
-    """Return the highest record and its number; 0 for the latest.json of an older version, or if there is none."""
-    current = _read(files, f"{root}/{LATEST}")
-    number = current.get("number", 0) if current else 0
-    number = number if isinstance(number, int) else 0
-    while record := _read(files, f"{root}/promotions/{number + 1}.json"):
-        number, current = number + 1, record
-    return number, current
+    """Return the highest number, and the highest record that can be read.
+
+    Without a record, the number is 0, and what an older version has written to latest.json counts.
+    """
+    number, content = _find_highest(files, root, objects.read(files, f"{root}/{LATEST}"))
+    return number, _parse(content)
+
+
+def read_all(files: "AbstractFileSystem", root: str) -> list[tuple[int, Promotion | None]]:
+    """Return all records with their numbers, the highest first; None for a record that cannot be read."""
+    number, current = read_highest(files, root)
+    if not number:
+        return [(0, current)] if current else []
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        return list(pool.map(lambda n: (n, _read(files, root, n)), range(number, 0, -1)))
 
 
 def describe(content: bytes) -> Promotion:
@@ -111,14 +147,16 @@ def _is_due(files: "AbstractFileSystem", root: str, published: bytes, number: in
 def _records_since(files: "AbstractFileSystem", root: str, number: int, moment: datetime) -> Iterator[Promotion]:
     """Yield the records from the highest down to the last one before a moment."""
     for n in range(number, 0, -1):
-        record = _read(files, f"{root}/promotions/{n}.json")
-        if record is None or manifest.read_time(record.get("at")) < moment:
+        record = _read(files, root, n)
+        # Only the clock of a machine that publishes is compared; anyone may roll back.
+        if record and record.get("act") == PUBLICATION and manifest.read_time(record.get("at")) < moment:
             return
-        yield record
+        if record:
+            yield record
 
 
-def _promote(files: "AbstractFileSystem", root: str, published: bytes, number: int, act: str) -> bool:
-    """Write the record with this number; return whether no other process has."""
+def _promote(files: "AbstractFileSystem", root: str, published: bytes, number: int, act: str) -> bytes | None:
+    """Write the record with this number and return it; None if a different process has written it."""
     record = {
         "number": number,
         **describe(published),
@@ -129,27 +167,65 @@ def _promote(files: "AbstractFileSystem", root: str, published: bytes, number: i
         "reason": None,
     }
     content = json.dumps(record, indent=2).encode() + b"\n"
-    return objects.create(files, content, f"{root}/promotions/{number}.json") == content
+    return content if objects.create(files, content, _path(root, number)) == content else None
 
 
-def _update_latest(files: "AbstractFileSystem", root: str) -> None:
-    """Make latest.json a copy of the highest record, also if there is a new one by then."""
-    while number := read_highest(files, root)[0]:
-        content = objects.read(files, f"{root}/promotions/{number}.json")
-        if content in {None, objects.read(files, f"{root}/{LATEST}")}:
+def _update_latest(files: "AbstractFileSystem", root: str, own: bytes | None) -> None:
+    """Make latest.json a copy of the highest record, also if there is a new one by then.
+
+    Each process copies its own record, once the one before has been copied, so that a slow one never replaces a newer
+    copy. What a process that was killed has not copied is copied by the next one.
+    """
+    waiting_for, end = 0, 0.0
+    while True:
+        latest = objects.read(files, f"{root}/{LATEST}")
+        number, content = _find_highest(files, root, latest)
+        if not number or content in {None, latest}:
             return
-        objects.send_bytes(files, content or b"", f"{root}/{LATEST}", create=False)
+        if number != waiting_for:
+            waiting_for, end = number, time.monotonic() + SECONDS_TO_COPY
+        if own and _number(latest) == _number(own) - 1:
+            objects.send_bytes(files, own, f"{root}/{LATEST}", create=False)
+        elif time.monotonic() > end:
+            objects.send_bytes(files, content or b"", f"{root}/{LATEST}", create=False)
+        else:
+            time.sleep(SECONDS_TO_COPY / 20)
 
 
-def _read(files: "AbstractFileSystem", path: str) -> Promotion | None:
-    content = objects.read(files, path)
+def _find_highest(files: "AbstractFileSystem", root: str, latest: bytes | None) -> tuple[int, bytes | None]:
+    """Return the highest number and the content of the highest record that can be read, upwards from latest.json."""
+    number = _number(latest)
+    content = objects.read(files, _path(root, number)) if number else None
+    if content is None:
+        number = 0  # the latest.json of an older version, or one that is damaged
+    if not _parse(content):
+        content = latest if _parse(latest) else None
+    while (record := objects.read(files, _path(root, number + 1))) is not None:
+        number += 1
+        content = record if _parse(record) else content
+    return number, content
+
+
+def _path(root: str, number: int) -> str:
+    return f"{root}/promotions/{number}.json"
+
+
+def _number(content: bytes | None) -> int:
+    """Return the number of the record that latest.json is a copy of; 0 if there is none."""
+    number = (_parse(content) or {}).get("number")
+    return number if type(number) is int and 0 < number < LIMIT else 0
+
+
+def _read(files: "AbstractFileSystem", root: str, number: int) -> Promotion | None:
+    return _parse(objects.read(files, _path(root, number)))
+
+
+def _parse(content: bytes | None) -> Promotion | None:
+    """Return what latest.json or a record says; None if there is none, or it names no run."""
     try:
-        return None if content is None else parse(content, path)
+        return None if content is None else parse(content, LATEST)
     except DataError:
-        # A damaged latest.json is written again; a record is never damaged, because it is created at once.
-        if path.endswith(LATEST):
-            return None
-        raise
+        return None
 
 
 def _who() -> str:
