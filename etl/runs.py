@@ -1,7 +1,7 @@
 """List, verify and roll back runs.
 
 list      prints the table of all runs on this disk, or in the storage URL, and writes it with the metrics over time
-          to results/history.html.
+          to results/history.html. For a storage, it also shows when which run was in use, with times in UTC.
 verify    proves that a run's files match its manifest and that its model reproduces its predictions and metrics: it
           compares every sha256 and size, then scores the held-out rows again. RUN is a stamp (2026_11_22_21_36_36), a
           run's folder, or a URL that ends with runs/<stamp> or latest.json.
@@ -29,16 +29,19 @@ def list_runs(arguments: Namespace) -> None:
     from steplib.publish import history
 
     if arguments.url:
-        runs, stamp = publishing.read_runs(arguments.url)
+        runs, acts = publishing.read_runs(arguments.url)
+        stamp = next((act["run"] for _, act in acts if act), None)
     else:
-        runs, stamp = list(registry.all_runs().values()), registry.latest_stamp()
+        runs, acts, stamp = list(registry.all_runs().values()), [], registry.latest_stamp()
     place = arguments.url or str(results())
     if not runs:
         raise UsageError(f"{place}: expected runs, found none; run the pipeline first")
-    table = history.tabulate(runs, stamp)
+    table, use = history.tabulate(runs, stamp), history.tabulate_use(acts, {run["run"] for run in runs})
     print(history.to_text(table))
+    if acts:
+        print(f"\n{history.to_text(use)}")
     page = results() / "history.html"
-    history.write_page(table, place, page)
+    history.write_page(table, use, place, page)
     print(f"\nPage: {page}")
 
 

@@ -77,6 +77,40 @@ def test_odd_manifests_do_not_hide_other_runs(project: Project, run_up_to: RunUp
         assert project.step("data_loader", KEEP_RUNS="1").returncode == 0
 
 
+def test_when_which_run_was_in_use(project: Project, run_up_to: RunUpTo) -> None:
+    """Each record of a storage is a row with its time, whatever it holds; a run that is gone is marked."""
+    log = run_up_to("evaluate")
+    store, (run,) = project.root / "store", project.runs()
+    assert project.step("evaluate", log, STORAGE_URL=f"file://{store}").returncode == 0
+    good = json.loads((store / "promotions" / "1.json").read_bytes())
+    odd = [good | {name: value} for name in ("at", "act", "by", "run", "number", "started") for value in ODD_VALUES]
+    contents = [*(json.dumps(record).encode() for record in odd), b"", *ODD_CONTENTS]
+    gone = good | {"run": "2020_01_01_00_00_00", "at": "2026-11-20T01:02:03.5+01:00", "act": "roll-back", "by": "a@b"}
+    for number, content in enumerate([*contents, json.dumps(gone).encode()], start=2):
+        (store / "promotions" / f"{number}.json").write_bytes(content)
+    done = project.step("runs", "list", f"file://{store}")
+
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.split("\n\n")[1].splitlines()
+    assert head.split() == ["number", "in", "use", "from", "(UTC)", "until", "run", "act", "by"]
+    assert [int(row.split()[0]) for row in rows] == list(range(len(contents) + 2, 0, -1))
+    last = ["2026-11-20", "00:02:03", "2020_01_01_00_00_00", "(removed)", "roll-back", "a@b"]
+    assert rows[0].split()[1:] == last
+    since = good["at"][:19].split("T")
+    assert rows[-1].split()[1:] == [*since, "?", run.name, "publication", good["by"]]
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\ud800]", done.stdout)
+    page = (project.root / "results" / "history.html").read_text(encoding="utf-8")
+    assert "2020_01_01_00_00_00 (removed)" in page
+    assert "<script>alert" not in page
+    for path in (store / "promotions").iterdir():
+        path.unlink()
+    # An older version has written latest.json alone.
+    old = {name: good[name] for name in ("run", "started", "manifest", "manifest_sha256", "metrics")}
+    (store / "latest.json").write_text(json.dumps(old), encoding="utf-8")
+    done = project.step("runs", "list", f"file://{store}")
+    assert done.stdout.split("\n\n")[1].splitlines()[1].split() == ["0", "?", run.name, "?", "?"]
+
+
 @pytest.mark.parametrize("settings", [{}, {"LANG": "C"}, {"PYTHONIOENCODING": "ascii"}])
 def test_name_of_a_source_is_only_text(project: Project, run_up_to: RunUpTo, settings: dict[str, str]) -> None:
     """A name reaches the terminal without control characters, and the page as text; no encoding fails on it."""

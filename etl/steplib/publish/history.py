@@ -1,6 +1,6 @@
 """All runs and their metrics, from the manifests alone, as a table and a page."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from steplib.errors import StorageError, printable
+from steplib.publish.promotions import Promotion
 from steplib.runs import manifest
 
 METRICS = (*manifest.METRICS, "roc_auc")
@@ -29,6 +30,7 @@ th, td {{ padding: 0.3em 0.8em; border-bottom: 1px solid #ccc; text-align: right
 <p>{place}</p>
 {figure}
 {table}
+{use}
 </html>
 """
 
@@ -53,6 +55,33 @@ def tabulate(runs: Iterable[manifest.Record], latest: str | None) -> pd.DataFram
         }
         rows.append(row)
     return pd.DataFrame(rows).astype(dict.fromkeys(METRICS, float))
+
+
+def tabulate_use(acts: Sequence[tuple[int, Promotion | None]], stamps: Collection[str]) -> pd.DataFrame:
+    """Return a row for each act by which a run came into use, the latest first, with times in UTC.
+
+    `acts` are those of `promotions.read_all`; a run that is not among `stamps` is marked as removed.
+    """
+    rows, until = [], ""
+    for number, act in acts:
+        record = act or {}
+        since, run = _time(record.get("at")), record.get("run", "?")
+        row = {
+            "number": number,
+            "in use from (UTC)": since,
+            "until": until,
+            "run": run if run in stamps or not act else f"{run} (removed)",
+            "act": _text(record.get("act")),
+            "by": _text(record.get("by")),
+        }
+        rows.append(row)
+        until = since if act else until
+    return pd.DataFrame(rows)
+
+
+def _time(value: object) -> str:
+    time = manifest.read_time(value)
+    return "?" if time == manifest.EARLIEST else f"{time:%Y-%m-%d %H:%M:%S}"
 
 
 def _number(value: object) -> float | None:
@@ -81,13 +110,17 @@ def to_text(table: pd.DataFrame) -> str:
     return str(table.to_string(index=False, na_rep="", float_format="{:.4f}".format, max_colwidth=WIDTH))
 
 
-def write_page(table: pd.DataFrame, place: str, page: Path) -> None:
-    """Write one page that needs neither a server nor a network: the metrics over time, and the table.
+def write_page(table: pd.DataFrame, use: pd.DataFrame, place: str, page: Path) -> None:
+    """Write one page that needs neither a server nor a network: the metrics over time, and the tables.
 
     Raises StorageError if the disk refuses it.
     """
-    rows = table.to_html(index=False, na_rep="", float_format="{:.4f}".format, border=0)
-    content = PAGE.format(place=escape(printable(place)), figure=_draw(table), table=rows)
+    content = PAGE.format(
+        place=escape(printable(place)),
+        figure=_draw(table),
+        table=_to_html(table),
+        use="" if use.empty else _to_html(use),
+    )
     part = page.with_name(f".{page.name}.{uuid4().hex}.part")
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +132,10 @@ def write_page(table: pd.DataFrame, place: str, page: Path) -> None:
     except OSError as error:
         msg = f"{page}: the page could not be written ({error.strerror}); free space or correct the permissions"
         raise StorageError(msg) from error
+
+
+def _to_html(table: pd.DataFrame) -> str:
+    return str(table.to_html(index=False, na_rep="", float_format="{:.4f}".format, border=0))
 
 
 def _draw(table: pd.DataFrame) -> str:

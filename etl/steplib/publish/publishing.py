@@ -91,23 +91,27 @@ def _put_manifest(files: "AbstractFileSystem", path: str, record: manifest.Recor
     return found
 
 
-def read_runs(url: str) -> tuple[list[manifest.Record], str | None]:
-    """Return the manifests of all published runs, and the stamp of the run in use."""
+def read_runs(url: str) -> tuple[list[manifest.Record], list[tuple[int, promotions.Promotion | None]]]:
+    """Return the manifests of all published runs, and which run came into use when (`promotions.read_all`)."""
     with translate_errors(url):
         files, root = open_storage(url)
         check_bucket(files, root, url)
-        try:
-            names = [path.rstrip("/").rpartition("/")[2] for path in files.ls(f"{root}/runs", detail=False)]
-        except FileNotFoundError:
-            names = []
-        stamps = sorted(name for name in names if manifest.STAMP.fullmatch(name))
-        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-            contents = pool.map(lambda stamp: objects.read(files, f"{root}/runs/{stamp}/{manifest.NAME}"), stamps)
-        # A run that is being published has no manifest yet.
-        found = {stamp: content for stamp, content in zip(stamps, contents, strict=True) if content is not None}
-        _, current = promotions.read_highest(files, root)
-    records = [manifest.parse_leniently(content, stamp) for stamp, content in found.items()]
-    return records, current["run"] if current else None
+        contents = read_manifests(files, root)
+        acts = promotions.read_all(files, root)
+    found = {stamp: content for stamp, content in contents.items() if content is not None}
+    return [manifest.parse_leniently(content, stamp) for stamp, content in found.items()], acts
+
+
+def read_manifests(files: "AbstractFileSystem", root: str) -> dict[str, bytes | None]:
+    """Return the content of each run's manifest; None for a run that is being published or removed."""
+    try:
+        names = [path.rstrip("/").rpartition("/")[2] for path in files.ls(f"{root}/runs", detail=False)]
+    except FileNotFoundError:
+        names = []
+    stamps = sorted(name for name in names if manifest.STAMP.fullmatch(name))
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        contents = pool.map(lambda stamp: objects.read(files, f"{root}/runs/{stamp}/{manifest.NAME}"), stamps)
+        return dict(zip(stamps, contents, strict=True))
 
 
 def fetch(url: str, folder: Path) -> dict[str, Any] | None:
