@@ -40,11 +40,12 @@ def evaluate(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any
 
 
 def publish(run: Run, settings: Settings, log: logging.Logger) -> None:
-    """Publish the run, if STORAGE_URL is set."""
+    """Publish the run, if STORAGE_URL is set, and remove old published runs, if KEEP_PUBLISHED is."""
     if settings.storage_url:
-        from steplib.publish import publishing
+        from steplib.publish import pruning, publishing
 
         publishing.publish(run, settings.storage_url, log)
+        pruning.prune(run, settings.storage_url, settings.keep_published, log)
 
 
 def summarize(metrics: dict[str, Any]) -> list[str]:

@@ -34,6 +34,7 @@ DEFAULTS = {
     "WORKERS": "0",
     "DASK_SCHEDULER": "",
     "STORAGE_URL": "",
+    "KEEP_PUBLISHED": "0",
     "ETL_PYTHON": "",
     "SCHEDULE": "",
     "STEP_TIMEOUT": "21600",
@@ -56,13 +57,14 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of the steps; times in seconds; `workers` 0: one per core."""
+    """The settings of the steps; times in seconds; `workers` 0: one per core; `keep_published` 0: all."""
 
     data_url: str
     data_base: Path
     data_timeout: float
     keep_runs: int
     storage_url: str
+    keep_published: int
     batch_bytes: int
     workers: int
     dask_scheduler: str
@@ -85,6 +87,7 @@ def read_settings() -> Settings:
         data_timeout=seconds(values["DATA_TIMEOUT"], least=0.001),
         keep_runs=_whole_number(values["KEEP_RUNS"], least=1),
         storage_url=storage.text and check_storage_url(storage.text, f"{storage.name} (set by {storage.origin})"),
+        keep_published=_whole_number(values["KEEP_PUBLISHED"], least=0),
         batch_bytes=_whole_number(values["BATCH_BYTES"], least=1),
         workers=_whole_number(values["WORKERS"], least=0, most=MOST_WORKERS),
         dask_scheduler=_scheduler(values["DASK_SCHEDULER"]),

@@ -2,7 +2,7 @@
 
 <STORAGE_URL>/claims/<stamp>              create-only: which of the runs on all disks may publish under this name
 <STORAGE_URL>/runs/<stamp>/<artifact>     create-only, each compared before the manifest follows
-<STORAGE_URL>/runs/<stamp>/manifest.json  last: with it the run is published
+<STORAGE_URL>/runs/<stamp>/manifest.json  last: with it the run is published (removed first: pruning.py)
 <STORAGE_URL>/promotions/<n>.json         create-only: each act by which a run came into use (promotions.py)
 <STORAGE_URL>/latest.json                 a copy of the highest of them; the only object that ever changes
 """
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 FILES_AT_ONCE = 4
+# In the folder of a run that is being removed (pruning.py).
+REMOVING = ".removing"
 
 
 def claim(run: Run, url: str) -> None:
@@ -50,6 +52,9 @@ def publish(run: Run, url: str, log: logging.Logger) -> None:
         check_bucket(files, root, url)
         _claim(files, root, record, url)
         folder = f"{root}/runs/{run.stamp}"
+        if objects.read(files, f"{folder}/{REMOVING}") is not None:
+            # Its removal was interrupted, and must not be continued while the run is published again.
+            files.rm_file(f"{folder}/{REMOVING}")
         _put_artifacts(files, run.folder, folder, record["artifacts"])
         published = _put_manifest(files, f"{folder}/{manifest.NAME}", record)
         promotions.promote_published(files, root, published, log)
