@@ -35,7 +35,6 @@ def ask_results(log_file: str) -> list[str]:
     """Return what run_pipeline.sh prints at the end."""
     run = registry.run_of_log(log_file)
     metrics = manifest.metrics(manifest.read(run.folder))
-    run.release()
     return [
         f"Results: {run.folder}",
         f"Log:     {run.log}",
@@ -48,8 +47,10 @@ QUESTIONS: dict[str, Callable[..., list[str]]] = {"settings": ask_settings, "pau
 if __name__ == "__main__":
     try:
         answer = QUESTIONS[sys.argv[1]](*sys.argv[2:])
+        os.write(1, ("\n".join(answer) + "\n").encode(errors="surrogateescape"))
+        if sys.argv[1] == "results":
+            registry.run_of_log(sys.argv[2]).release()
     except (PipelineError, OSError) as error:
         text, code = explain(error)
         sys.stderr.write(f"run_pipeline.sh: {text}\n")
         sys.exit(code)
-    os.write(1, ("\n".join(answer) + "\n").encode(errors="surrogateescape"))

@@ -374,6 +374,11 @@ def test_storage_of_an_older_version(project: Project, run_up_to: RunUpTo, tmp_p
     assert project.step("evaluate", log, STORAGE_URL=f"file://{store}").returncode == 0
     assert latest_in(store) == "2020_01_01_00_00_00"
 
+    # Begun by an older version, but published only now.
+    shutil.rmtree(store / "runs" / stamp_of(log))
+    assert project.step("evaluate", log, STORAGE_URL=f"file://{store}").returncode == 0
+    assert latest_in(store) == stamp_of(log)
+
     for stamp in stamps_from_now(3):
         shutil.copytree(store / "runs" / stamp_of(log), store / "runs" / stamp)
         path = store / "runs" / stamp / "manifest.json"
@@ -524,7 +529,14 @@ def test_state_that_cannot_be_written(project: Project, tmp_path: Path) -> None:
     """A STATE_DIR that is not a folder, or cannot be written, is a wrong setting."""
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
-    for place in (f"{tmp_path}/file", "/proc/nowhere", "/dev/null/x", f"{tmp_path}/loop", "/" + "x" * 300):
+    for place in (
+        f"{tmp_path}/file",
+        "/proc/nowhere",
+        "/dev/null/x",
+        f"{tmp_path}/loop",
+        "/" + "x" * 300,
+        "~nobody_x/y",
+    ):
         done = project.step("data_loader", STATE_DIR=place)
         assert done.returncode == 78, done.stderr
         assert place in done.stderr

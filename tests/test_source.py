@@ -78,7 +78,7 @@ def test_file_that_is_open_for_writing(
 ) -> None:
     """A file that a writer has open is watched; it counts if it is left alone, and ends with a line end."""
     path = tmp_path / "source.csv"
-    monkeypatch.setattr(opening, "SECONDS_UNTOUCHED", 0.5)
+    monkeypatch.setattr(opening, "SECONDS_OF_WRITER", 0.5)
     with path.open("wb", buffering=0) as writer:
         writer.write(b"1,M,2\n" + end)
         if stalls:

@@ -119,7 +119,10 @@ def state_dir() -> Path:
     Raises SettingError in a folder that Airflow removes, unless STATE_DIR is set.
     """
     value = read_values()["STATE_DIR"]
-    folder = ROOT / os.path.expanduser(value.text)  # noqa: PTH111 - Path's raises RuntimeError for an unknown user
+    text = os.path.expanduser(value.text)  # noqa: PTH111 - Path's raises RuntimeError for an unknown user
+    if text.startswith("~"):
+        raise value.wrong("a folder, and ~ only for a home folder that the system knows")
+    folder = ROOT / text
     bundles = os.environ.get("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH")
     place = os.path.realpath(folder)
     if BUNDLE.search(f"{place}/") or (bundles and Path(place).is_relative_to(os.path.realpath(bundles))):

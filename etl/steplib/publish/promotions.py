@@ -37,16 +37,21 @@ LIMIT = 10**9
 Promotion = dict[str, Any]
 
 
-def promote_published(files: "AbstractFileSystem", root: str, published: bytes, log: logging.Logger) -> None:
-    """Promote a run that has just been published, if it started later than the one in use; each run only once.
+def promote_published(
+    files: "AbstractFileSystem", root: str, published: bytes, log: logging.Logger, *, is_new: bool
+) -> None:
+    """Promote a published run, if it started later than the one in use; each run only once.
 
-    `published` is the run's manifest. Whatever it finds, it leaves latest.json as a copy of the highest record.
+    `published` is the run's manifest, and `is_new` says whether it was published just now. Whatever it finds, it leaves
+    latest.json as a copy of the highest record.
     """
     number, current = read_highest(files, root)
     if current and manifest.starts_in_future(current):
         log.warning(manifest.FUTURE, current["run"], current["started"])
+    # Older versions gave runs no id, and promoted them without a record when they published them.
+    may_be_due = is_new or current is None or "id" in manifest.parse(published, LATEST)
     own = None
-    while _is_due(files, root, published, number, current):
+    while may_be_due and _is_due(files, root, published, number, current):
         if own := _promote(files, root, published, number + 1, PUBLICATION):
             break
         number, current = read_highest(files, root)
@@ -135,8 +140,7 @@ def _is_due(files: "AbstractFileSystem", root: str, published: bytes, number: in
     record = manifest.parse(published, LATEST)
     if current is None:
         return True
-    # Without a number or an id, an older version has published the run, and has promoted it then.
-    if manifest.start(record) <= manifest.start(current) or "id" not in record:
+    if manifest.start(record) <= manifest.start(current):
         return False
     return all(
         (earlier["run"], earlier.get("act")) != (record["run"], PUBLICATION)

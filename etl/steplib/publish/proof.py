@@ -123,7 +123,7 @@ def _score_again(folder: Path, record: manifest.Record, settings: Settings) -> I
         yield "predictions, made again", found
     try:
         recorded = dict(json.loads((folder / "evaluation.json").read_bytes()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         yield "evaluation.json", f"no metrics ({type(error).__name__})"
         return
     if not found:

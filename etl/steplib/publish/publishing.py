@@ -50,18 +50,19 @@ def publish(run: Run, url: str, log: logging.Logger) -> None:
     with translate_errors(url):
         files, root = open_storage(url)
         check_bucket(files, root, url)
-        _claim(files, root, record, url)
+        is_new = not _claim(files, root, record, url)
         folder = f"{root}/runs/{run.stamp}"
         if objects.read(files, f"{folder}/{REMOVING}") is not None:
             # Its removal was interrupted, and must not be continued while the run is published again.
             files.rm_file(f"{folder}/{REMOVING}")
         _put_artifacts(files, run.folder, folder, record["artifacts"])
         published = _put_manifest(files, f"{folder}/{manifest.NAME}", record)
-        promotions.promote_published(files, root, published, log)
+        promotions.promote_published(files, root, published, log, is_new=is_new)
     log.info("published: %s/runs/%s", url.rstrip("/"), run.stamp)
 
 
-def _claim(files: "AbstractFileSystem", root: str, record: manifest.Record, url: str) -> None:
+def _claim(files: "AbstractFileSystem", root: str, record: manifest.Record, url: str) -> bool:
+    """Claim the run's name; return whether the run has been published already."""
     holder = objects.create(files, _id(record), f"{root}/claims/{record['run']}")
     # An older version may have published under the name without a claim.
     path = f"{root}/runs/{record['run']}/{manifest.NAME}"
@@ -69,6 +70,7 @@ def _claim(files: "AbstractFileSystem", root: str, record: manifest.Record, url:
     if holder != _id(record) or (published and _id(manifest.parse(published, path)) != holder):
         msg = f"run {record['run']}: a run on a different disk has this name in {url}"
         raise NameTakenError(f"{msg}; start a new run")
+    return published is not None
 
 
 def _id(record: manifest.Record) -> bytes:

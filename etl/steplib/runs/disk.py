@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from steplib.errors import UnreachableError
+from steplib.errors import SettingError, UnreachableError
 
 
 @contextmanager
@@ -17,7 +17,10 @@ def lock(path: Path, patience: float, busy: str) -> Iterator[None]:
     Raises UnreachableError with the message `busy` if another process holds it for longer than `patience` seconds.
     """
     # For the owner alone: anyone who can open the file could lock it forever.
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except PermissionError as error:
+        raise SettingError(f"{path}: the lock belongs to a different user; run all steps as one user") from error
     try:
         with suppress(PermissionError):  # not the owner
             os.fchmod(handle, 0o600)

@@ -17,8 +17,9 @@ from steplib.source.address import redact
 
 # The first chunk shows whether this is a CSV: it holds as much as csvfile.HEAD_BYTES.
 CHUNK_BYTES = 1 << 20
-# A file that may be incomplete counts as complete if it has not been written to for this long.
-SECONDS_UNTOUCHED = 2
+# A file that may be incomplete counts as complete if it has not been written to for this long; longer, if a process has
+# it open for writing.
+SECONDS_UNTOUCHED, SECONDS_OF_WRITER = 2, 10
 
 
 class Source(NamedTuple):
@@ -51,7 +52,7 @@ def open_source(url: str, base: Path, timeout: float) -> AbstractContextManager[
 @contextmanager
 def open_file(base: Path, text: str) -> Iterator[Source]:
     """Open a local file. Raises SettingError if it cannot be read."""
-    path = base / (Path.home() / text[2:] if text.startswith("~/") else text)
+    path = base / (os.path.expanduser(text) if text.startswith("~/") else text)  # noqa: PTH111 - never raises
     try:
         if not path.is_file():
             raise FileNotFoundError(errno.ENOENT, "a folder or device" if path.exists() else "nothing")
@@ -72,11 +73,12 @@ def read_file(name: str, path: Path, file: BinaryIO, before: os.stat_result) -> 
     def check_end(end: bytes) -> None:
         has_writer = _has_writer(file)
         if has_writer is not False or end != b"\n":
-            time.sleep(min(max(before.st_mtime + SECONDS_UNTOUCHED - time.time(), 0), SECONDS_UNTOUCHED))
+            quiet = SECONDS_OF_WRITER if has_writer else SECONDS_UNTOUCHED
+            time.sleep(min(max(before.st_mtime + quiet - time.time(), 0), quiet))
         changed = not path.exists() or _version(path.stat()) != _version(before)
         if changed or (has_writer and end != b"\n"):
             msg = f"{name}: the file changed while it was read, or is not complete yet"
-            raise UnreachableError(f"{msg}; repeat the step when it is")
+            raise UnreachableError(f"{msg}; repeat the step when it is, and end the file with a line end")
 
     return check_before_last(iter(lambda: file.read(CHUNK_BYTES), b""), check_end)
 
@@ -84,8 +86,8 @@ def read_file(name: str, path: Path, file: BinaryIO, before: os.stat_result) -> 
 def _has_writer(file: BinaryIO) -> bool | None:
     """Return whether a process has the file open for writing; None if the system does not say.
 
-    Linux grants a lease for reading only if there is none (fcntl(2), F_SETLEASE); on files of others, or on a network
-    share, it grants none at all.
+    Linux grants a lease for reading only if there is none (fcntl(2), F_SETLEASE). It grants none at all for files of
+    others, nor, as if there were a writer, on some network shares.
     """
     # Sent to the holder of a lease if a writer comes, and fatal by default.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
