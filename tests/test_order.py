@@ -344,7 +344,7 @@ def test_slow_copy_does_not_replace_a_newer_one(project: Project, run_up_to: Run
         while not (store / "promotions" / "1.json").exists():
             time.sleep(0.01)
         published = manifest.to_bytes(manifest.new("2020_01_01_00_00_00", None))
-        second = pool.submit(promotions.promote_published, files, root, published, logging.getLogger())
+        second = pool.submit(promotions.promote_published, files, root, published, logging.getLogger(), is_new=True)
         while not (first.done() and second.done()):
             if (store / "latest.json").exists():
                 seen.append(json.loads((store / "latest.json").read_bytes())["number"])
