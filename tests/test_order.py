@@ -467,6 +467,31 @@ def test_locks_belong_to_their_owner(project: Project) -> None:
     assert [oct(lock.stat().st_mode & 0o777) for lock in locks] == ["0o600"] * 2
 
 
+def test_run_of_a_different_user_is_left_alone(project: Project) -> None:
+    """A run whose lock cannot be opened is not removed, and stops no step."""
+    folder = project.root / "denied"
+    folder.mkdir()
+    assert project.step("data_loader", DATA_URL="missing.csv").returncode == 78
+    (old,) = project.runs()
+    (old.parent / f".scratch_{old.name}_x").mkdir()
+    code = (
+        "import os\n"
+        "real = os.open\n"
+        "def refuse(path, *rest, **options):\n"
+        f"    if str(path).endswith('{old.name}/.lock'):\n"
+        "        raise PermissionError(13, 'Permission denied', str(path))\n"
+        "    return real(path, *rest, **options)\n"
+        "os.open = refuse\n"
+    )
+    (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+    assert project.step("data_loader", DATA_URL="missing.csv").returncode == 78
+    done = project.step("data_loader", KEEP_RUNS="1", PYTHONPATH=str(folder))
+
+    assert done.returncode == 0, done.stderr
+    assert f"run {old.name} could not be removed" in done.stderr
+    assert old in project.runs()
+
+
 def test_stopped_step_holds_up_its_own_run_only(project: Project, run_up_to: RunUpTo) -> None:
     """While a step is paused, other runs continue; a second step of its run is refused."""
     log = run_up_to("transform")

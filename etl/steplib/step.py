@@ -18,7 +18,6 @@ from steplib.errors import (
     PipelineError,
     Stopped,
     StorageError,
-    UnreachableError,
     UsageError,
     explain,
     printable,
@@ -129,7 +128,7 @@ def _execute(step: str, run: Run, work: Work, publish: Publish | None, log: logg
         raise
     # The work is done and shown: nothing from here on may make it look as if it had failed.
     _on_signals(signal.SIG_IGN)
-    with suppress(OSError, UnreachableError):
+    with suppress(OSError, PipelineError):
         prune(run, settings.keep_runs, log, patience=1)
 
 

@@ -6,7 +6,7 @@ import shutil
 import time
 from contextlib import suppress
 
-from steplib.errors import UnreachableError
+from steplib.errors import PipelineError
 from steplib.runs import manifest
 from steplib.runs.registry import SECONDS_FOR_LOCK, all_runs, results_locked, run_shown_by
 from steplib.runs.run import SCRATCH, Run, results, runs
@@ -54,7 +54,7 @@ def _is_in_use(run: Run, record: manifest.Record) -> bool:
 def _clear_scratch(run: Run) -> None:
     """Remove what a killed step of a run has left behind, unless a step is working on it."""
     if any(runs().glob(f"{SCRATCH}{run.stamp}_*")):
-        with suppress(OSError, UnreachableError), run.locked():
+        with suppress(OSError, PipelineError), run.locked():
             run.clear_scratch()
 
 
@@ -64,5 +64,5 @@ def _retire(run: Run, log: logging.Logger) -> None:
         with run.locked():
             run.folder.rename(runs() / f"{PRUNED}{run.stamp}")
             run.release()
-    except (OSError, UnreachableError) as error:
+    except (OSError, PipelineError) as error:
         log.warning("run %s could not be removed: %s", run.stamp, error)
