@@ -19,6 +19,7 @@ from typing import NoReturn
 from steplib import step
 from steplib.errors import UsageError
 from steplib.publish import promotions, publishing
+from steplib.publish.records import LATEST
 from steplib.runs import manifest, registry
 from steplib.runs.run import results
 from steplib.settings import read_settings
@@ -60,7 +61,7 @@ def roll_back(arguments: Namespace) -> None:
         msg = f"STAMP: expected a run's stamp like 2026_11_22_21_36_36, found {stamp[:40]!r}"
         raise UsageError(f"{msg}; runs.py list shows them")
     promotions.roll_back(url, stamp)
-    print(f"{url.rstrip('/')}/{promotions.LATEST} now names run {stamp}.")
+    print(f"{url.rstrip('/')}/{LATEST} now names run {stamp}.")
 
 
 class Parser(ArgumentParser):

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from steplib.errors import StorageError, printable
-from steplib.publish.promotions import Promotion
+from steplib.publish.records import Promotion
 from steplib.runs import manifest
 
 METRICS = (*manifest.METRICS, "roc_auc")
@@ -60,7 +60,7 @@ def tabulate(runs: Iterable[manifest.Record], latest: str | None) -> pd.DataFram
 def tabulate_use(acts: Sequence[tuple[int, Promotion | None]], stamps: Collection[str]) -> pd.DataFrame:
     """Return a row for each act by which a run came into use, the latest first, with times in UTC.
 
-    `acts` are those of `promotions.read_all`; a run that is not among `stamps` is marked as removed.
+    `acts` are those of `records.read_all`; a run that is not among `stamps` is marked as removed.
     """
     rows, until = [], ""
     for number, act in acts:

@@ -11,11 +11,11 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from steplib.errors import DataError, PipelineError, UsageError
+from steplib.publish.records import LATEST, Promotion, find_highest, number_of, path_of, read, read_highest
 from steplib.runs import manifest
 from steplib.storage import objects
 from steplib.storage.places import open_storage, translate_errors
@@ -23,18 +23,11 @@ from steplib.storage.places import open_storage, translate_errors
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-LATEST = "latest.json"
 PUBLICATION, ROLL_BACK = "publication", "roll-back"
 # A run is promoted after its start, by clocks that differ by less than this.
 CLOCKS_DIFFER = timedelta(days=1)
 # How long the process that has made a record may take to copy it to latest.json.
 SECONDS_TO_COPY = 1
-READS_AT_ONCE = 4
-# No storage holds as many records.
-LIMIT = 10**9
-
-# What latest.json says.
-Promotion = dict[str, Any]
 
 
 def promote_published(
@@ -95,24 +88,6 @@ def _read_whole(files: "AbstractFileSystem", root: str, stamp: str, url: str) ->
     return content
 
 
-def read_highest(files: "AbstractFileSystem", root: str) -> tuple[int, Promotion | None]:
-    """Return the highest number, and the highest record that can be read.
-
-    Without a record, the number is 0, and what an older version has written to latest.json counts.
-    """
-    number, content = _find_highest(files, root, objects.read(files, f"{root}/{LATEST}"))
-    return number, _parse(content)
-
-
-def read_all(files: "AbstractFileSystem", root: str) -> list[tuple[int, Promotion | None]]:
-    """Return all records with their numbers, the highest first; None for a record that cannot be read."""
-    number, current = read_highest(files, root)
-    if not number:
-        return [(0, current)] if current else []
-    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        return list(pool.map(lambda n: (n, _read(files, root, n)), range(number, 0, -1)))
-
-
 def describe(content: bytes) -> Promotion:
     """Return what latest.json says about the run of a manifest."""
     record = manifest.parse(content, LATEST)
@@ -123,16 +98,6 @@ def describe(content: bytes) -> Promotion:
         "manifest_sha256": hashlib.sha256(content).hexdigest(),
         "metrics": manifest.metrics(record) or None,
     }
-
-
-def parse(content: bytes, url: str) -> Promotion:
-    """Return what latest.json says. Raises DataError if it names no run."""
-    try:
-        latest = json.loads(content)
-        manifest.STAMP.fullmatch(latest["run"])[0]  # type: ignore[index]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DataError(f"{url}: expected the name of a run, found something else; publish a run again") from error
-    return cast("Promotion", {"started": "", **latest})
 
 
 def _is_due(files: "AbstractFileSystem", root: str, published: bytes, number: int, current: Promotion | None) -> bool:
@@ -151,7 +116,7 @@ def _is_due(files: "AbstractFileSystem", root: str, published: bytes, number: in
 def _records_since(files: "AbstractFileSystem", root: str, number: int, moment: datetime) -> Iterator[Promotion]:
     """Yield the records from the highest down to the last one before a moment."""
     for n in range(number, 0, -1):
-        record = _read(files, root, n)
+        record = read(files, root, n)
         # Only the clock of a machine that publishes is compared; anyone may roll back.
         if record and record.get("act") == PUBLICATION and manifest.read_time(record.get("at")) < moment:
             return
@@ -171,7 +136,7 @@ def _promote(files: "AbstractFileSystem", root: str, published: bytes, number: i
         "reason": None,
     }
     content = json.dumps(record, indent=2).encode() + b"\n"
-    return content if objects.create(files, content, _path(root, number)) == content else None
+    return content if objects.create(files, content, path_of(root, number)) == content else None
 
 
 def _update_latest(files: "AbstractFileSystem", root: str, own: bytes | None) -> None:
@@ -183,53 +148,17 @@ def _update_latest(files: "AbstractFileSystem", root: str, own: bytes | None) ->
     waiting_for, end = 0, 0.0
     while True:
         latest = objects.read(files, f"{root}/{LATEST}")
-        number, content = _find_highest(files, root, latest)
+        number, content = find_highest(files, root, latest)
         if not number or content in {None, latest}:
             return
         if number != waiting_for:
             waiting_for, end = number, time.monotonic() + SECONDS_TO_COPY
-        if own and _number(latest) == _number(own) - 1:
+        if own and number_of(latest) == number_of(own) - 1:
             objects.send_bytes(files, own, f"{root}/{LATEST}", create=False)
         elif time.monotonic() > end:
             objects.send_bytes(files, content or b"", f"{root}/{LATEST}", create=False)
         else:
             time.sleep(SECONDS_TO_COPY / 20)
-
-
-def _find_highest(files: "AbstractFileSystem", root: str, latest: bytes | None) -> tuple[int, bytes | None]:
-    """Return the highest number and the content of the highest record that can be read, upwards from latest.json."""
-    number = _number(latest)
-    content = objects.read(files, _path(root, number)) if number else None
-    if content is None:
-        number = 0  # the latest.json of an older version, or one that is damaged
-    if not _parse(content):
-        content = latest if _parse(latest) else None
-    while (record := objects.read(files, _path(root, number + 1))) is not None:
-        number += 1
-        content = record if _parse(record) else content
-    return number, content
-
-
-def _path(root: str, number: int) -> str:
-    return f"{root}/promotions/{number}.json"
-
-
-def _number(content: bytes | None) -> int:
-    """Return the number of the record that latest.json is a copy of; 0 if there is none."""
-    number = (_parse(content) or {}).get("number")
-    return number if type(number) is int and 0 < number < LIMIT else 0
-
-
-def _read(files: "AbstractFileSystem", root: str, number: int) -> Promotion | None:
-    return _parse(objects.read(files, _path(root, number)))
-
-
-def _parse(content: bytes | None) -> Promotion | None:
-    """Return what latest.json or a record says; None if there is none, or it names no run."""
-    try:
-        return None if content is None else parse(content, LATEST)
-    except DataError:
-        return None
 
 
 def _who() -> str:

@@ -15,7 +15,8 @@ from steplib.errors import DataError, PipelineError, UsageError, explain, printa
 from steplib.model import joblib
 from steplib.model.scoring import measure, rank_again
 from steplib.publish import publishing
-from steplib.publish.promotions import LATEST, describe
+from steplib.publish.promotions import describe
+from steplib.publish.records import LATEST
 from steplib.runs import difference, manifest
 from steplib.runs.run import runs
 from steplib.settings import Settings

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from steplib.errors import PipelineError
-from steplib.publish import promotions, publishing
+from steplib.publish import publishing, records
 from steplib.publish.publishing import FILES_AT_ONCE, REMOVING
 from steplib.runs import manifest
 from steplib.runs.run import Run
@@ -83,7 +83,7 @@ def _remove(files: "AbstractFileSystem", root: str, stamp: str) -> bool:
 
 
 def _is_in_use(files: "AbstractFileSystem", root: str, stamp: str) -> bool:
-    _, current = promotions.read_highest(files, root)
+    _, current = records.read_highest(files, root)
     return current is None or bool(current["run"] == stamp)
 
 

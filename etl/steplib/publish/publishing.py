@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steplib.errors import DataError, NameTakenError, StorageError
-from steplib.publish import promotions
+from steplib.publish import promotions, records
 from steplib.runs import manifest
 from steplib.runs.run import Run
 from steplib.storage import objects
@@ -98,13 +98,13 @@ def _put_manifest(files: "AbstractFileSystem", path: str, record: manifest.Recor
     return found
 
 
-def read_runs(url: str) -> tuple[list[manifest.Record], list[tuple[int, promotions.Promotion | None]]]:
-    """Return the manifests of all published runs, and which run came into use when (`promotions.read_all`)."""
+def read_runs(url: str) -> tuple[list[manifest.Record], list[tuple[int, records.Promotion | None]]]:
+    """Return the manifests of all published runs, and which run came into use when (`records.read_all`)."""
     with translate_errors(url):
         files, root = open_storage(url)
         check_bucket(files, root, url)
         contents = read_manifests(files, root)
-        acts = promotions.read_all(files, root)
+        acts = records.read_all(files, root)
     found = {stamp: content for stamp, content in contents.items() if content is not None}
     return [manifest.parse_leniently(content, stamp) for stamp, content in found.items()], acts
 
@@ -129,14 +129,14 @@ def fetch(url: str, folder: Path) -> dict[str, Any] | None:
     with translate_errors(url):
         files, path = open_storage(url)
         named = None
-        if path.endswith(f"/{promotions.LATEST}"):
+        if path.endswith(f"/{records.LATEST}"):
             latest = objects.read(files, path)
             if latest is None:
                 raise DataError(
-                    f"{url}: there is no {promotions.LATEST}, because no run has been published; correct the URL"
+                    f"{url}: there is no {records.LATEST}, because no run has been published; correct the URL"
                 )
-            named = promotions.parse(latest, url)
-            path = f"{path.removesuffix(promotions.LATEST)}runs/{named['run']}"
+            named = records.parse(latest, url)
+            path = f"{path.removesuffix(records.LATEST)}runs/{named['run']}"
         content = objects.read(files, f"{path}/{manifest.NAME}")
         if content is None:
             raise DataError(f"{url}: expected a published run, found no {manifest.NAME}; correct the URL")

@@ -38,6 +38,13 @@ def lock(path: Path, patience: float, busy: str) -> Iterator[None]:
         os.close(handle)
 
 
+def replace(part: Path, path: Path) -> None:
+    """Give a complete file its name, and make sure that both are on the disk."""
+    sync(part)
+    part.replace(path)
+    sync(path.parent)
+
+
 def sync(path: Path) -> None:
     """Make sure that a file's bytes, or a folder's names, are on the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -14,7 +14,7 @@ from typing import Any
 
 from steplib.errors import DataError, UsageError
 from steplib.runs import manifest
-from steplib.runs.disk import lock, sync
+from steplib.runs.disk import lock, replace
 from steplib.settings import state_dir
 
 LOG_PREFIX, LOG_SUFFIX = "log_", ".log"
@@ -101,9 +101,7 @@ class Run:
                 yield part
                 if self._keeps(name, part, difference):
                     return
-                sync(part)
-                part.replace(path)
-                sync(self.folder)
+                replace(part, path)
             except OSError as error:
                 error.filename = error.filename or str(path)
                 raise
@@ -187,9 +185,7 @@ class Run:
         part = self.folder / f".{manifest.NAME}.part"
         try:
             part.write_bytes(manifest.to_bytes(record))
-            sync(part)
-            part.replace(self.folder / manifest.NAME)
-            sync(self.folder)
+            replace(part, self.folder / manifest.NAME)
         except OSError as error:
             error.filename = str(self.folder / manifest.NAME)
             part.unlink(missing_ok=True)
