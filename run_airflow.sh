@@ -17,7 +17,7 @@ PYTHON=$(find_python) || exit
     fail $EX_TEMPFAIL "an Airflow is already running in $ROOT/.airflow; stop that first"
 # Keep nothing in the home folder.
 export PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1
-make_environment "$ROOT/requirements.txt" "$ROOT/.airflow/venv"
+make_environment "$ROOT/.airflow/venv" "$ROOT/requirements.txt"
 ln -sfn ../../dags "$ROOT/.airflow/dags/my_pipeline"
 # Drop the settings of any other Airflow or Python: they name its database and packages.
 for name in $(env | sed -n -e 's/^\(AIRFLOW_[A-Za-z0-9_]*\)=.*/\1/p' -e 's/^\(PYTHON[A-Z][A-Z]*\)=.*/\1/p'); do

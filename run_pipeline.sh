@@ -1,6 +1,6 @@
 #!/bin/sh
 # Run the whole pipeline: load, transform, train, evaluate. README.md says what comes out and what the settings are.
-# On first use, it creates .venv from requirements-etl.txt, or from requirements-s3.txt if STORAGE_URL is on S3; with
+# On first use, it creates .venv from requirements-etl.txt, or from the lock of the cloud that STORAGE_URL names; with
 # ETL_PYTHON set, uses that interpreter and installs nothing.
 set -eu
 
@@ -18,7 +18,7 @@ find_asker() {
     PYTHON=$ROOT/.venv/bin/python
     can_read_env "$PYTHON" && return
     PYTHON=$(find_python) || exit
-    [ ! -f "$ROOT/.env" ] || can_read_env "$PYTHON" || make_environment "$ROOT/requirements-etl.txt" "$ROOT/.venv"
+    [ ! -f "$ROOT/.env" ] || can_read_env "$PYTHON" || make_environment "$ROOT/.venv" "$ROOT/requirements-etl.txt"
 }
 
 can_read_env() { # PYTHON
@@ -31,13 +31,18 @@ choose_python() {
     if [ -z "$ETL_PYTHON" ]; then
         find_asker
         answer=$(ask settings) || exit
-        lock=${answer##*"
+        locks=${answer##*"
 "}
         ETL_PYTHON=${answer%"
 "*}
     fi
     if [ -z "$ETL_PYTHON" ]; then
-        make_environment "$ROOT/$lock" "$ROOT/.venv"
+        # The names of locks have no blanks; the root may.
+        set --
+        for lock in $locks; do
+            set -- "$@" "$ROOT/$lock"
+        done
+        make_environment "$ROOT/.venv" "$@"
     else
         PYTHON=$ETL_PYTHON
         is_recent "$PYTHON" || fail $EX_CONFIG "ETL_PYTHON: expected Python 3.11 or newer, found none at $PYTHON; correct it, or leave it empty"

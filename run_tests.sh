@@ -14,7 +14,7 @@ if [ "${1-}" = --quick ]; then
     set -- -m "not (airflow or server or slow)" "$@"
     distribution=worksteal
 fi
-make_environment "$ROOT/requirements-dev.txt" "$ROOT/.venv"
+make_environment "$ROOT/.venv" "$ROOT/requirements-dev.txt"
 cd "$ROOT"
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .

@@ -1,28 +1,35 @@
 """Answer what run_pipeline.sh asks: the settings, a pause, where a run's results are. One fact per line.
 
-python bin/ask.py settings        ETL_PYTHON or an empty line; the name of the lock that the steps need
+python bin/ask.py settings        ETL_PYTHON or an empty line; the names of the locks that the steps need
 python bin/ask.py pause TRY       the seconds to wait after the try that failed, counted from 1; nothing after the last
 python bin/ask.py results LOG     where the results and the log are, and the four metrics
 """
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "etl"))
 from steplib import settings
 from steplib.errors import PipelineError, explain
 from steplib.runs import manifest, registry
-from steplib.storage.places import S3_SCHEMES
+
+# The settings that may name a place in a cloud.
+PLACES = ("STORAGE_URL",)
 
 
 def ask_settings() -> list[str]:
-    """Return the interpreter and the lock; other wrong values are left to the first step, which logs them."""
+    """Return the interpreter and the locks; other wrong values are left to the first step, which logs them."""
     values = settings.read_values()
     settings.state_dir()  # wrong here, it would leave nowhere to log that
-    on_s3 = values["STORAGE_URL"].text.partition("://")[0].lower() in S3_SCHEMES
-    return [settings.etl_python(values), f"requirements-{'s3' if on_s3 else 'etl'}.txt"]
+    return [settings.etl_python(values), " ".join(locks(values[name].text for name in PLACES))]
+
+
+def locks(places: Iterable[str]) -> list[str]:
+    """Return the names of the locks for these addresses."""
+    clouds = {settings.cloud_of(place) for place in places} - {None}
+    return [f"requirements-{cloud}.txt" for cloud in sorted(map(str, clouds))] or ["requirements-etl.txt"]
 
 
 def ask_pause(failed_try: str) -> list[str]:

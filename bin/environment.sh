@@ -1,5 +1,5 @@
-# Sourced by the scripts in the project root. make_environment LOCK FOLDER creates or updates the virtual environment
-# FOLDER with the packages that LOCK pins, and sets PYTHON to its interpreter.
+# Sourced by the scripts in the project root. make_environment FOLDER LOCK… creates or updates the virtual environment
+# FOLDER with the packages that the locks pin, and sets PYTHON to its interpreter.
 # shellcheck shell=sh
 
 # The exit codes that shell scripts use; README.md lists all.
@@ -25,19 +25,26 @@ find_python() {
     fail $EX_CONFIG "expected Python 3.11 or newer as python3, found $(command -v python3 >/dev/null && python3 --version 2>&1 || echo none); install one, or name it in ETL_PYTHON"
 }
 
-install_pins() { # LOCK
+install_pins() { # LOCK…
+    for lock; do
+        set -- "$@" -r "$lock"
+        shift
+    done
     if command -v uv >/dev/null; then
         # Trust the system's certificates: many hospital networks have their own certificate authority.
-        UV_NATIVE_TLS=1 uv pip install --quiet --compile-bytecode --python "$VENV" -r "$1"
+        UV_NATIVE_TLS=1 uv pip install --quiet --compile-bytecode --python "$VENV" "$@"
     else
         # pip is missing if uv created the environment, or if its creation was interrupted.
         "$PYTHON" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m ensurepip --default-pip
-        "$PYTHON" -m pip install --quiet --disable-pip-version-check --retries 2 -r "$1"
+        "$PYTHON" -m pip install --quiet --disable-pip-version-check --retries 2 "$@"
     fi
 }
 
-is_installed() { # LOCK
-    is_in_place && cmp -s "$1" "$VENV/installed-$(basename "$1")"
+is_installed() { # LOCK…
+    is_in_place || return
+    for lock; do
+        cmp -s "$lock" "$VENV/installed-$(basename "$lock")" || return
+    done
 }
 
 # A virtual environment works only where it was created: its commands contain the interpreter's path.
@@ -45,11 +52,16 @@ is_in_place() {
     [ -x "$PYTHON" ] && [ "$(cat "$VENV/made-in" 2>/dev/null)" = "$VENV" ]
 }
 
-make_environment() { # LOCK FOLDER
-    VENV=$2
+make_environment() { # FOLDER LOCK…
+    VENV=$1
     PYTHON=$VENV/bin/python
-    [ -f "$1" ] || fail $EX_CONFIG "the lock file $1 is missing; restore it"
-    if is_installed "$1"; then
+    shift
+    names=
+    for lock; do
+        [ -f "$lock" ] || fail $EX_CONFIG "the lock file $lock is missing; restore it"
+        names="$names $(basename "$lock")"
+    done
+    if is_installed "$@"; then
         return
     fi
     [ -w "$(dirname "$VENV")" ] || fail $EX_CONFIG "$VENV cannot be created, because its folder is not writable; name a Python in ETL_PYTHON"
@@ -57,15 +69,17 @@ make_environment() { # LOCK FOLDER
     # This shell's descriptor holds the lock: a run started at the same moment waits, then uses the same environment.
     exec 9>"$VENV.lock"
     "$base" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
-    if ! is_installed "$1"; then
-        echo "$(basename "$0"): installing $(basename "$1") into ${VENV#"$ROOT"/}; the first time takes a minute or more" >&2
-        build_environment "$1"
-        cp "$1" "$VENV/installed-$(basename "$1")"
+    if ! is_installed "$@"; then
+        echo "$(basename "$0"): installing$names into ${VENV#"$ROOT"/}; the first time takes a minute or more" >&2
+        build_environment "$@"
+        for lock; do
+            cp "$lock" "$VENV/installed-$(basename "$lock")"
+        done
     fi
     exec 9>&-
 }
 
-build_environment() { # LOCK
+build_environment() { # LOCK…
     report=$VENV.log
     if ! is_in_place || ! is_recent "$PYTHON"; then
         rm -rf "$VENV"
@@ -84,7 +98,7 @@ build_environment() { # LOCK
     echo "$VENV" >"$VENV/made-in"
     # An interrupted installation must not look complete.
     rm -f "$VENV"/installed-*
-    install_pins "$1" >"$report" 2>&1 ||
+    install_pins "$@" >"$report" 2>&1 ||
         fail $EX_TEMPFAIL "the packages could not be installed: no package index was reached, or it lacks one of them; $report says which"
     rm -f "$report"
 }

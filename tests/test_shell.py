@@ -1,13 +1,15 @@
 """run_pipeline.sh: its output, its choice of interpreter, its errors."""
 
 import os
+import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import ROOT, Project
 from misbehaving import serve
 
 
@@ -97,6 +99,67 @@ def path_without_python(project: Project) -> str:
         found = next(path for folder in os.environ["PATH"].split(":") if (path := Path(folder) / name).exists())
         (tools / name).symlink_to(found)
     return str(tools)
+
+
+@pytest.mark.parametrize(
+    ("address", "lock"),
+    [
+        ("file:///srv/models", "etl"),
+        ("S3://bucket/x", "s3"),
+        ("gcs://bucket/x", "gs"),
+        ("az://c@account.blob.core.windows.net/x", "azure"),
+    ],
+)
+def test_lock_of_the_cloud(project: Project, address: str, lock: str) -> None:
+    """The packages that are installed are those of the cloud that STORAGE_URL names."""
+    for name in ("s3", "gs", "azure"):
+        shutil.copy(ROOT / f"requirements-{name}.txt", project.root)
+    fake(project.root / "tools", "uv", "exit 1")
+    done = project.pipeline(PATH=f"{project.root}/tools:{os.environ['PATH']}", ETL_PYTHON="", STORAGE_URL=address)
+
+    assert done.returncode == 71
+    assert done.stderr.startswith(f"run_pipeline.sh: installing requirements-{lock}.txt into .venv; ")
+
+
+def test_locks_of_two_clouds() -> None:
+    """Settings that name two clouds need both locks, each once."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import ask; print(ask.locks(['gs://a', 'abfs://b', 'GCS://c', '/d', '']))"],
+        cwd=ROOT / "bin",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "['requirements-azure.txt', 'requirements-gs.txt']\n"
+
+
+def test_two_locks_in_one_environment(project: Project) -> None:
+    """Both locks are installed at once, and again only if one of them has changed."""
+    locks = [project.root / f"requirements-{name}.txt" for name in ("gs", "azure")]
+    for lock in locks:
+        lock.write_text("", encoding="utf-8")
+    tools = project.root / "tools"
+    fake(
+        tools,
+        "uv",
+        f'[ "$1" = venv ] && mkdir -p "${{@: -1}}/bin" && ln -s "{sys.executable}" "${{@: -1}}/bin/python"'
+        f'; echo "$*" >> "{project.root}/uv"',
+    )
+    (tools / "uv").write_text((tools / "uv").read_text().replace("#!/bin/sh", "#!/bin/bash"))
+    code = f'ROOT={project.root.as_posix()!r}; . "$ROOT/bin/environment.sh"; make_environment "$ROOT/.venv" "$@"'
+    command = ["sh", "-euc", code, "sh", *map(str, locks)]
+
+    def installed() -> list[str]:
+        done = project.run(command, PATH=f"{tools}:{os.environ['PATH']}")
+        assert done.returncode == 0, done.stderr
+        return [line for line in (project.root / "uv").read_text().splitlines() if line.startswith("pip")]
+
+    assert len(installed()) == 1
+    assert installed()[0].endswith(f"-r {locks[0]} -r {locks[1]}")
+    locks[1].write_text("# changed", encoding="utf-8")
+    assert len(installed()) == 2
+    assert len(installed()) == 2
 
 
 def test_python_that_is_too_old(project: Project) -> None:

@@ -16,10 +16,12 @@ ENVIRONMENT = "the environment"
 DAY = 86_400
 # Where Airflow keeps what it has fetched for a DAG bundle; it resets and removes these folders.
 BUNDLE = re.compile(r"/versions/[0-9a-f]{40}(/|$)|/tracking_repo(/|$)|/dag_bundles/")
+# The schemes of each cloud, by the name in its lock, requirements-<name>.txt.
+CLOUDS = {"s3": {"s3", "s3a"}, "gs": {"gs", "gcs"}, "azure": {"abfs", "abfss", "az"}}
 # fsspec has more, but runs cannot be written there, or others cannot read them.
 STORAGE_SCHEMES = {
-    *("file", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"),
-    *("hdfs", "webhdfs", "webdav", "sftp", "ssh", "smb", "ftp"),
+    *("file", "oss", "oci", "hdfs", "webhdfs", "webdav", "sftp", "ssh", "smb", "ftp"),
+    *(scheme for schemes in CLOUDS.values() for scheme in schemes),
 }
 # Systems refuse to start tens of thousands of threads.
 MOST_WORKERS = 1024
@@ -178,6 +180,12 @@ def _read_env_file() -> dict[str, str]:
             raise SettingError(msg)
     # A name without "=" has no value, which python-dotenv gives as None.
     return {name: value or "" for name, value in dotenv_values(stream=io.StringIO(text)).items()}
+
+
+def cloud_of(url: str) -> str | None:
+    """Return the cloud in which a URL is, by the name in its lock."""
+    scheme, separator, _ = url.partition("://")
+    return next((cloud for cloud, schemes in CLOUDS.items() if separator and scheme.lower() in schemes), None)
 
 
 def check_storage_url(text: str, name: str) -> str:
