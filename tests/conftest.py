@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +16,10 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 ROOT = Path(__file__).parents[1]
 STEPS = ("data_loader", "transform", "train", "evaluate")
-# The files whose tests take longest; each file's tests run one after another, since they share servers.
-LONGEST = ("test_airflow", "test_storage", "test_dags", "test_runs", "test_properties")
+ARTIFACTS = {"raw_data.csv", "clear_data.csv", "model.pkl", "evaluation.json", "predictions.csv"}
+# The files whose tests take longest; each file's tests, or those with one store, run one after another on one core,
+# since they share servers.
+LONGEST = ("test_airflow", "test_clouds", "test_dags", "test_runs", "test_properties")
 
 # As in the steps. numpy reads it when a test module imports it, later than this.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -107,6 +110,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("airflow")
         if {"server", "store", "scheduler"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("server")
+        store = getattr(item, "callspec", None) and item.callspec.params.get("store")
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {store}" if store else item.path.stem))
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
@@ -174,6 +179,36 @@ def run_up_to(project: Project, runs_by_step: dict[str, Path]) -> RunUpTo:
         return str(log)
 
     return copy
+
+
+def is_verified(done: Completed) -> bool:
+    """Return whether runs.py verify found no difference."""
+    assert done.returncode in {0, 65}, done.stderr
+    return done.returncode == 0
+
+
+def kill_and_resume(project: Project, log: str, place: str, variables: dict[str, str]) -> None:
+    """Kill a publication several times, verify what a reader finds, and let the last one finish."""
+    environment = project.environment(STORAGE_URL=place, **variables)
+    for pause in (0, 0.2, 0.4):
+        begun = Path(log).read_text(encoding="utf-8").count("publishing to")
+        with subprocess.Popen([sys.executable, project.root / "etl" / "evaluate.py", log], env=environment) as process:
+            wait_until(lambda begun=begun: Path(log).read_text(encoding="utf-8").count("publishing to") > begun)
+            time.sleep(pause)
+            process.kill()
+        seen = project.step("runs", "verify", f"{place}/latest.json", **variables)
+        assert is_verified(seen) or "there is no latest.json" in seen.stderr, seen.stderr
+
+    assert project.step("evaluate", log, STORAGE_URL=place, **variables).returncode == 0
+    assert is_verified(project.step("runs", "verify", f"{place}/latest.json", **variables))
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    """Wait for at most a minute."""
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def wdbc_rows() -> list[str]:

@@ -195,18 +195,18 @@ def check_storage_url(text: str, name: str) -> str:
     """
     scheme, separator, rest = text.partition("://")
     scheme = scheme.lower()
+    if separator and scheme.isalnum() and scheme not in STORAGE_SCHEMES:
+        expected = "a storage that runs can write to and others can read, like s3://bucket/prefix or file:///srv/models"
+        raise SettingError(f"{name}: expected {expected}, found {scheme}://; use a scheme that docs/storage.md lists")
     user, at, _ = rest.partition("@")
     # Azure writes container@account.
-    account = not at or ("abfs" in scheme and not re.search("[:/]", user))
+    account = not at or (cloud_of(text) == "azure" and not re.search("[:/]", user))
     # fsspec takes "::" for a chain of places.
     plain = re.fullmatch(r"[^?#@]*@?[^?#@]+", rest) and "::" not in rest
     if not separator or not plain or not account or not scheme.isalnum():
         expected = "a URL like s3://bucket/prefix, without credentials, ?, # or ::"
         way_out = "correct it, and keep credentials in the environment or .env"
         raise SettingError(f"{name}: expected {expected}, found something else; {way_out}")
-    if scheme not in STORAGE_SCHEMES:
-        expected = "a storage that runs can write to and others can read, like s3://bucket/prefix or file:///srv/models"
-        raise SettingError(f"{name}: expected {expected}, found {scheme}://; use a scheme that docs/storage.md lists")
     if scheme == "file":
         rest = rest.removeprefix("localhost")
         if not rest.startswith("/"):

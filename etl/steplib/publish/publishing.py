@@ -139,7 +139,8 @@ def fetch(url: str, folder: Path) -> dict[str, Any] | None:
             path = f"{path.removesuffix(records.LATEST)}runs/{named['run']}"
         content = objects.read(files, f"{path}/{manifest.NAME}")
         if content is None:
-            raise DataError(f"{url}: expected a published run, found no {manifest.NAME}; correct the URL")
+            msg = f"{url}: there is no published run with {manifest.NAME} at {path}"
+            raise DataError(f"{msg}; correct the URL, unless the run has been removed")
         (folder / manifest.NAME).write_bytes(content)
         for name in manifest.parse(content, url)["artifacts"]:
             if files.exists(f"{path}/{name}"):

@@ -1,5 +1,6 @@
 """Files in a storage: visible only when complete, and compared with what was sent."""
 
+import base64
 import errno
 import hashlib
 import os
@@ -10,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steplib.errors import DataError, StorageError
-from steplib.storage.places import create_only, is_local, is_object_store, is_s3
+from steplib.storage.places import PART_BYTES, ROWS, Cloud, is_local, is_object_store, row_of
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
     from fsspec.callbacks import Callback
 
-# Large files are uploaded in parts; memory holds about 2 * PART_BYTES * PARTS_AT_ONCE for each file under way.
-PART_BYTES = 8 * 1024 * 1024
-PARTS_AT_ONCE = 4
+# What makes an object store refuse a name that is taken, where it can.
+CREATE_ONLY = {"mode": "create"}
 # The errors of a disk without hard links.
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -27,21 +27,21 @@ def put_artifact(
     files: "AbstractFileSystem", local: Path, path: str, artifact: dict[str, Any], callback: "Callback"
 ) -> None:
     """Send a file unless it is there already, and check that the storage holds the recorded sha256 and bytes."""
-    sha256, etag = _digests(local)
+    sha256, checksum = _digests(local, row_of(files))
     if sha256 != artifact["sha256"]:
         msg = f"{local}: expected what the manifest records, found different content"
         raise DataError(f"{msg}; repeat the step that made it")
-    before = _holds(files, path, artifact, etag)
+    before = _holds(files, path, artifact, checksum)
     if before is None:
         try:
             send_file(files, local, path, callback)
         except OSError:
             # Another process may have been faster, or the answer to a completed upload was lost.
-            if _holds(files, path, artifact, etag) is None:
+            if _holds(files, path, artifact, checksum) is None:
                 raise
     else:
         callback.relative_update(artifact["bytes"])
-    if not _holds(files, path, artifact, etag):
+    if not _holds(files, path, artifact, checksum):
         msg = f"{path}: expected the content of {local}, found different content"
         raise StorageError(f"{msg}; start a new run")
 
@@ -49,8 +49,8 @@ def put_artifact(
 def send_file(files: "AbstractFileSystem", local: Path, path: str, callback: "Callback") -> None:
     """Send a file under a name that is not taken."""
     if is_object_store(files):
-        parts = {"chunksize": PART_BYTES, "max_concurrency": PARTS_AT_ONCE} if is_s3(files) else {}
-        files.put_file(str(local), path, callback=callback, **create_only(files), **parts)
+        cloud = row_of(files)
+        files.put_file(str(local), path, callback=callback, **({**CREATE_ONLY, **cloud.parts} if cloud else {}))
         return
     parent, _, name = path.rpartition("/")
     # A retry overwrites what an earlier try has left there.
@@ -61,7 +61,7 @@ def send_file(files: "AbstractFileSystem", local: Path, path: str, callback: "Ca
 def send_bytes(files: "AbstractFileSystem", content: bytes, path: str, *, create: bool) -> None:
     """Send a small object: only if the name is free, or replacing what is there."""
     if is_object_store(files):
-        files.pipe_file(path, content, **(create_only(files) if create else {}))
+        files.pipe_file(path, content, **(CREATE_ONLY if create and row_of(files) else {}))
         return
     parent, _, name = path.rpartition("/")
     # Several processes may write the same object at once.
@@ -111,7 +111,7 @@ def read(files: "AbstractFileSystem", path: str) -> bytes | None:
         return None
 
 
-def _holds(files: "AbstractFileSystem", path: str, artifact: dict[str, Any], etag: str) -> bool | None:
+def _holds(files: "AbstractFileSystem", path: str, artifact: dict[str, Any], checksum: str) -> bool | None:
     """Return whether an object has the recorded content, by its checksum or by reading it; None if it is missing."""
     try:
         info = files.info(path)
@@ -119,23 +119,30 @@ def _holds(files: "AbstractFileSystem", path: str, artifact: dict[str, Any], eta
         return None
     if info["size"] != artifact["bytes"]:
         return False
-    if str(info.get("ETag", "")).strip('"') == etag:
+    cloud = row_of(files)
+    if checksum and cloud and str(info.get(cloud.checksum)).strip('"') == checksum:
         return True
     with files.open(path, "rb", block_size=PART_BYTES, cache_type="readahead") as remote:
         return hashlib.file_digest(remote, "sha256").hexdigest() == str(artifact["sha256"])
 
 
-def _digests(local: Path) -> tuple[str, str]:
-    """Return a file's sha256, and its ETag on S3: its MD5, or that of its parts' MD5s and their number."""
+def _digests(local: Path, cloud: Cloud | None) -> tuple[str, str]:
+    """Return a file's sha256, and the checksum that a cloud gives for it.
+
+    On S3, that is its MD5, or that of its parts' MD5s and their number; on Google, its MD5 in base64.
+    """
     if not local.is_file():
         raise DataError(f"{local}: expected what the manifest records, found no file; repeat the step that made it")
     sha256, md5, count = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-    in_parts = local.stat().st_size >= 2 * PART_BYTES
+    in_parts = cloud is ROWS["s3"] and local.stat().st_size >= 2 * PART_BYTES
     with local.open("rb") as file:
         for chunk in iter(lambda: file.read(PART_BYTES), b""):
             sha256.update(chunk)
-            md5.update(hashlib.md5(chunk, usedforsecurity=False).digest() if in_parts else chunk)
+            if cloud and cloud.checksum:
+                md5.update(hashlib.md5(chunk, usedforsecurity=False).digest() if in_parts else chunk)
             count += 1
+    if cloud is ROWS["gs"]:
+        return sha256.hexdigest(), base64.b64encode(md5.digest()).decode()
     return sha256.hexdigest(), f"{md5.hexdigest()}-{count}" if in_parts else md5.hexdigest()
 
 

@@ -1,32 +1,56 @@
-"""How each of fsspec's backends is opened, how it fails, how it creates a new file."""
+"""How each of fsspec's backends is opened, how it fails, how it takes a file."""
 
 import errno
+import logging
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steplib.errors import PipelineError, SettingError, StorageError, UnreachableError
-from steplib.settings import check_storage_url, export_env_file
+from steplib.settings import CLOUDS, check_storage_url, cloud_of, export_env_file
+from steplib.storage.refusal import is_refusal, status_of
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-# Timeouts in seconds, for each attempt of botocore. Listings are not cached, because others write there too.
-S3_OPTIONS = {
-    "use_listings_cache": False,
-    "config_kwargs": {
-        "connect_timeout": 5,
-        "read_timeout": 30,
-        "retries": {"mode": "standard", "total_max_attempts": 5},
-    },
+# Large files are uploaded in parts; memory holds about 2 * PART_BYTES * PARTS_AT_ONCE for each file under way.
+PART_BYTES = 8 * 1024 * 1024
+PARTS_AT_ONCE = 4
+# Seconds, for each attempt.
+CONNECT_TIMEOUT, READ_TIMEOUT = 5, 30
+
+
+class Cloud(NamedTuple):
+    """What differs between the clouds: options of opening and of sending a file, an object's checksum in its `info`."""
+
+    options: Mapping[str, Any] = {}
+    parts: Mapping[str, Any] = {}
+    checksum: str = ""
+
+
+# By the names in their locks. All three create an object only where none is if asked by mode="create".
+ROWS = {
+    "s3": Cloud(
+        options={
+            "config_kwargs": {
+                "connect_timeout": CONNECT_TIMEOUT,
+                "read_timeout": READ_TIMEOUT,
+                "retries": {"mode": "standard", "total_max_attempts": 5},
+            },
+        },
+        parts={"chunksize": PART_BYTES, "max_concurrency": PARTS_AT_ONCE},
+        checksum="ETag",
+    ),
+    "gs": Cloud(parts={"chunksize": PART_BYTES}, checksum="md5Hash"),
+    # Its parts have 4 MiB. It stores the MD5 that the client sends, which proves nothing.
+    "azure": Cloud(options={"max_concurrency": PARTS_AT_ONCE}),
 }
-S3_SCHEMES = {"s3", "s3a"}
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-# How backends report a refusal or a wrong configuration, apart from PermissionError.
-REFUSALS = "credential|forbidden|unauthori[sz]ed|authenticat|token|profile|endpoint:|specified endpoint|validation"
 # In these an object becomes visible only when complete; elsewhere a file is renamed when it is.
-OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"}
+OBJECT_STORES = {"oss", "oci", *(scheme for schemes in CLOUDS.values() for scheme in schemes)}
 
 
 def open_storage(url: str) -> tuple["AbstractFileSystem", str]:
@@ -36,23 +60,64 @@ def open_storage(url: str) -> tuple["AbstractFileSystem", str]:
 
     url = check_storage_url(url, "the storage")
     export_env_file()
-    scheme = url.partition("://")[0]
+    # Without it, clients' warnings and tracebacks, which quote addresses, would go to stderr.
+    logging.getLogger().addHandler(logging.NullHandler())
+    # With it, gcsfs asks Google by gRPC for the kind of the bucket first, which many a firewall blocks for minutes.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    scheme, cloud = url.partition("://")[0], cloud_of(url)
     try:
         # ValueError if only the package registers the scheme.
         get_filesystem_class(scheme)
     except (ImportError, ValueError) as error:
-        way_out = "install requirements-s3.txt" if scheme in S3_SCHEMES else "install fsspec's package for it"
+        way_out = f"install requirements-{cloud}.txt" if cloud else "install fsspec's package for it"
         raise SettingError(f"{url}: the package for {scheme}:// is not installed; {way_out}") from error
     try:
-        files, root = url_to_fs(url, **S3_OPTIONS if scheme in S3_SCHEMES else {})
+        files, root = url_to_fs(url, **_options(url))
     except ValueError as error:
-        raise SettingError(
-            f"{url}: expected an address that {scheme}:// accepts, found a different form; correct it"
-        ) from error
-    if scheme in S3_SCHEMES:
+        msg = f"{url}: expected an address and credentials in the form that {scheme}:// has, found others"
+        raise SettingError(f"{msg}; correct them") from error
+    if cloud == "s3":
         # No retries by s3fs on top: each would repeat all of botocore's.
         files.retries = 1
+    if cloud == "azure" and "@" in url:
+        _check_account(files, url)
     return files, root.rstrip("/")
+
+
+def _options(url: str) -> dict[str, Any]:
+    """Return the options with which a storage is opened. Listings are not cached, because others write there too."""
+    cloud = cloud_of(url)
+    options = {"use_listings_cache": False, **ROWS[cloud].options} if cloud else {}
+    if cloud == "gs":
+        from aiohttp import ClientTimeout
+
+        # gcsfs has none itself.
+        timeout = ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
+        options["requests_timeout"] = timeout
+    if cloud == "azure" and "@" in url:
+        account, host = _account(url)
+        # adlfs knows one of Azure's clouds by itself.
+        options |= {"account_name": account, "account_host": host}
+    return options
+
+
+def _account(url: str) -> tuple[str, str]:
+    """Return the account that a URL of Azure names after @, and the host of its blobs."""
+    host = url.partition("@")[2].partition("/")[0]
+    match = re.fullmatch(r"(\w+)\.(?:dfs|blob)\.(core\.[\w.-]+)", host)
+    if not match:
+        expected = "a host like myaccount.dfs.core.windows.net after @"
+        way_out = "correct it, or name a different host in AZURE_STORAGE_CONNECTION_STRING and leave it out here"
+        raise SettingError(f"{url}: expected {expected}, found {host}; {way_out}")
+    return match[1], f"{match[1]}.blob.{match[2]}"
+
+
+def _check_account(files: "AbstractFileSystem", url: str) -> None:
+    """Raise SettingError if the client uses a different account from the URL's, as a connection string makes it."""
+    account, used = _account(url)[0], files.service_client.account_name
+    if used not in {None, account}:
+        msg = f"{url}: expected the account {account} in AZURE_STORAGE_CONNECTION_STRING, found {used}"
+        raise SettingError(f"{msg}; correct one of the two")
 
 
 def check_bucket(files: "AbstractFileSystem", root: str, url: str) -> None:
@@ -62,11 +127,15 @@ def check_bucket(files: "AbstractFileSystem", root: str, url: str) -> None:
         return
     try:
         files.info(bucket)
-    except PermissionError:
-        # Looking up the bucket needs a separate permission; the first upload will show whether it exists.
-        return
-    except OSError as error:
-        if not isinstance(error, FileNotFoundError) and error.errno != errno.EINVAL:
+    except Exception as error:
+        # gcsfs says that an empty bucket which it may not look up is missing.
+        if isinstance(error, PermissionError) or HTTPStatus.FORBIDDEN in {
+            status_of(error),
+            status_of(error.__context__),
+        }:
+            # Looking up the bucket needs a separate permission; the first upload will show whether it exists.
+            return
+        if not isinstance(error, FileNotFoundError) and getattr(error, "errno", None) != errno.EINVAL:
             raise
         raise SettingError(f"{url}: the bucket {bucket} does not exist; create it") from error
 
@@ -83,10 +152,12 @@ def translate_errors(url: str) -> Iterator[None]:
         if code in DISK_ERRORS:
             msg = f"{url}: the disk cannot take the run ({kind.__name__}); free space or remount it writable"
             raise StorageError(msg) from None
-        # Read the text of these two types only: their type says nothing, and the text of other errors quotes addresses.
-        text = f"{kind.__name__} {error}" if kind in {OSError, ValueError} else kind.__name__
-        if isinstance(error, PermissionError) or re.search(REFUSALS, text, re.IGNORECASE):
-            msg = f"{url}: access denied ({kind.__name__}); check credentials, permissions, region and endpoint"
+        if cloud_of(url) and isinstance(error, FileNotFoundError):
+            # Whoever reads an object that may be missing expects this error.
+            raise SettingError(f"{url}: the bucket does not exist; create it") from None
+        if is_refusal(error):
+            reason = f"{kind.__name__}, HTTP {status}" if (status := status_of(error)) else kind.__name__
+            msg = f"{url}: access denied ({reason}); check credentials, permissions, region and endpoint"
             raise SettingError(msg) from None
         if kind.__module__ == "builtins" and not isinstance(error, OSError):
             raise
@@ -106,16 +177,11 @@ def is_object_store(files: "AbstractFileSystem") -> bool:
     return bool(_protocols(files) & OBJECT_STORES)
 
 
-def is_s3(files: "AbstractFileSystem") -> bool:
-    """Return whether this is Amazon S3 or a store with its interface."""
-    return bool(_protocols(files) & S3_SCHEMES)
-
-
 def is_local(files: "AbstractFileSystem") -> bool:
     """Return whether this is a disk of this machine."""
     return "file" in _protocols(files)
 
 
-def create_only(files: "AbstractFileSystem") -> dict[str, str]:
-    """Return the options for a create-only write, where the backend supports one."""
-    return {"mode": "create"} if _protocols(files) & {"s3", "gs"} else {}
+def row_of(files: "AbstractFileSystem") -> Cloud | None:
+    """Return how the cloud that this is, if it is one, is used."""
+    return next((ROWS[name] for name, schemes in CLOUDS.items() if schemes & _protocols(files)), None)
