@@ -221,6 +221,18 @@ def test_documented_reader_and_roll_back(project: Project, published: Path) -> N
     assert is_verified(runs_py(project, "verify", f"file://{published}/latest.json"))
 
 
+def test_roll_back_to_a_run_that_lost_a_file(project: Project, published: Path) -> None:
+    """A run with a missing or shortened file is refused, and latest.json stays as it is."""
+    older = min((published / "runs").iterdir())
+    before = (published / "latest.json").read_bytes()
+    for change_file in (lambda path: path.write_bytes(path.read_bytes()[:-1]), Path.unlink):
+        change_file(older / "model.pkl")
+        done = runs_py(project, "rollback", f"file://{published}", older.name)
+        assert done.returncode == 65
+        assert f"run {older.name} has lost model.pkl, or it has a different size; " in done.stderr
+        assert (published / "latest.json").read_bytes() == before
+
+
 def test_place_without_runs(project: Project, published: Path) -> None:
     """A place without latest.json, or without the run that it names, is named as such."""
     latest = json.loads((published / "latest.json").read_bytes())

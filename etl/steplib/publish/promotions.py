@@ -82,7 +82,7 @@ def _read_whole(files: "AbstractFileSystem", root: str, stamp: str, url: str) ->
     if content is None:
         raise UsageError(f"{url}: there is no published run {stamp}; correct the stamp")
     for name, made in manifest.parse(content, f"{folder}/{manifest.NAME}")["artifacts"].items():
-        if not files.exists(f"{folder}/{name}") or files.info(f"{folder}/{name}")["size"] != made["bytes"]:
+        if objects.size(files, f"{folder}/{name}") != made["bytes"]:
             msg = f"{url}: expected the file {name} of run {stamp}, found none or one of a different size"
             raise DataError(f"{msg}; choose a different run, or repeat its etl/evaluate.py where it was made")
     return content

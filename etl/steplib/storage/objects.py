@@ -111,6 +111,14 @@ def read(files: "AbstractFileSystem", path: str) -> bytes | None:
         return None
 
 
+def size(files: "AbstractFileSystem", path: str) -> int | None:
+    """Return an object's size, None if it does not exist."""
+    try:
+        return int(files.info(path)["size"] or 0)
+    except FileNotFoundError:
+        return None
+
+
 def _holds(files: "AbstractFileSystem", path: str, artifact: dict[str, Any], checksum: str) -> bool | None:
     """Return whether an object has the recorded content, by its checksum or by reading it; None if it is missing."""
     try:
