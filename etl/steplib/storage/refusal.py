@@ -16,6 +16,9 @@ NAMES = (
 def is_refusal(error: BaseException) -> bool:
     """Return whether trying again does not help: by HTTP's status if there is one, else by the errors' names."""
     causes, status = list(_causes(error)), status_of(error)
+    # Only this word of the text, which quotes addresses.
+    if any("CERTIFICATE_VERIFY_FAILED" in str(each) for each in causes):
+        return True
     # Google's own word for an error that may pass.
     if any(getattr(each, "retryable", False) for each in causes):
         return False
