@@ -1,11 +1,12 @@
 """Copy the data from its source into the run's raw_data.csv, byte for byte.
 
-Reads     DATA_URL: http(s)://…, file://… or a path (default: the embedded data/wdbc.csv).
+Reads     DATA_URL: http(s)://…, s3://…, gs://…, abfs://…, file://… or a path (default: the embedded data/wdbc.csv).
 Writes    raw_data.csv; starts the run's log, or continues LOG; with STORAGE_URL set, claims the run's name there.
 Refuses   with 75 (retried): a source that cannot be reached, is cut off or too slow, or changes while it is read;
           HTTP 408, 429, 5xx; a storage that does not answer;
-          with 78: a missing file, an unknown scheme, any other HTTP status, a certificate that is not accepted,
-          a proxy that refuses, a redirect from https to http, a storage that refuses;
+          with 78: a missing file, object or bucket, a folder, an unknown scheme, any other HTTP status,
+          a certificate that is not accepted, a proxy that refuses, a redirect from https to http,
+          a storage that refuses;
           with 64: a LOG whose name a run on a different disk has in the storage;
           with 74: a source larger than the free disk space;
           with 65: anything but a CSV (HTML, JSON, an archive, a spreadsheet, binary data, an empty file).
@@ -39,7 +40,7 @@ def load(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
         check_space(opened, run.folder, opened.size or 0)
         store(opened, part)
         log.info("raw_data.csv: %d bytes written", part.stat().st_size)
-    return {"source": opened.name, "artifacts": {"raw_data.csv": None}}
+    return {"source": opened.name, "source_version": opened.version, "artifacts": {"raw_data.csv": None}}
 
 
 def store(source: Source, part: Path) -> None:

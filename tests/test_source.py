@@ -20,7 +20,7 @@ from steplib.source.opening import CHUNK_BYTES, open_source
         ("HTTP://host", "HTTP://host"),
         ("http://host/a/x;v=1/b.csv", "http://host/a/***"),
         ("some folder/ü%20-1.csv", "some folder/ü%20-1.csv"),
-        ("s3://bucket/key", "s3://***"),
+        ("jdbc://host/key", "jdbc://***"),
     ],
 )
 def test_what_is_shown_of_an_address(url: str, shown: str) -> None:

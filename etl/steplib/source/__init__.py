@@ -1,1 +1,1 @@
-"""The source of the data as a stream of bytes: local files and web addresses."""
+"""The source of the data as a stream of bytes: local files, web addresses and objects in a storage."""

@@ -4,18 +4,23 @@ import re
 from itertools import takewhile
 from urllib.parse import unquote
 
+from steplib.settings import STORAGE_SCHEMES
+
 HIDDEN = "***"
+# The scheme, and with it Azure's container@, which is not a user.
+START = re.compile(r"(abfss?)://[a-z0-9-]+@(?=[^@]*$)|([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+SHOWN_SCHEMES = {"http", "https", *STORAGE_SCHEMES}
 
 
 def redact(address: str) -> str:
     """Return an address without user, password, query, fragment and parameters, even if it is malformed.
 
-    Only what is plainly a web address, a file URL or a path is shown: anything else may be a connection string.
+    Only what is plainly a web address, that of a storage, or a path is shown: anything else may be a connection string.
     """
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", address)
+    found = START.match(address)
     if not found:
         return HIDDEN if re.match("[^/]*:", address) or _has_parameters(address) else address
-    if found[1].lower() not in {"http", "https", "file"}:
+    if (found[1] or found[2]).lower() not in SHOWN_SCHEMES:
         return found[0] + HIDDEN
     *hidden, rest = re.split("@|%40", address[found.end() :])
     shown = re.split("[?#]|%3F|%23", rest, flags=re.IGNORECASE)[0]

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote
 
 from steplib.errors import SettingError, UnreachableError
-from steplib.settings import ROOT
+from steplib.settings import ROOT, STORAGE_SCHEMES
 from steplib.source.address import redact
 
 # The first chunk shows whether this is a CSV: it holds as much as csvfile.HEAD_BYTES.
@@ -23,11 +23,12 @@ SECONDS_UNTOUCHED, SECONDS_OF_WRITER = 2, 10
 
 
 class Source(NamedTuple):
-    """Where the data comes from: a name without secrets, the size in bytes if known, the content."""
+    """Where the data comes from: a name without secrets, the size in bytes and the version if known, the content."""
 
     name: str
     size: int | None
     chunks: Iterator[bytes]
+    version: str | None = None
 
 
 def open_source(url: str, base: Path, timeout: float) -> AbstractContextManager[Source]:
@@ -45,8 +46,12 @@ def open_source(url: str, base: Path, timeout: float) -> AbstractContextManager[
             host, slash, path = rest.partition("/")
             if host in {"", "localhost"}:
                 return open_file(base, slash + unquote(path))
-    msg = f"DATA_URL: expected http://, https://, file:/// or a path, found {redact(url)}; correct it"
-    raise SettingError(msg)
+        case storage if storage in STORAGE_SCHEMES:
+            from steplib.source.bucket import open_object
+
+            return open_object(url)
+    expected = "http(s)://, file:///, a storage like s3://, gs:// or abfs://, or a path"
+    raise SettingError(f"DATA_URL: expected {expected}, found {redact(url)}; correct it")
 
 
 @contextmanager
