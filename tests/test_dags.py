@@ -58,6 +58,20 @@ for dag in DagBag(sys.argv[1]).dags.values():
     env = task.env if dag.dag_id == "my_pipeline" else task.op_kwargs["env"]
     print("RENDERED", json.dumps([env, getattr(task, "cwd", None)]))
 """
+FORM = """
+import json, os, sys
+sys.path.append(sys.argv[1])
+from airflow.sdk.exceptions import ParamValidationError
+from my_pipeline_shared.task import PARAMS
+accepted = []
+for value in json.loads(os.environ["FORM_VALUES"]):
+    try:
+        PARAMS["data_url"].resolve(value)
+    except ParamValidationError:
+        continue
+    accepted.append(value)
+print("ACCEPTED", json.dumps(accepted))
+"""
 CAUSE = """
 import os, pathlib, sys
 sys.path.append(sys.argv[1])
@@ -146,11 +160,40 @@ def test_settings_of_the_dag(project: Project) -> None:
         "https://example.org/a.csv;token=x",
         "/a.csv",
         "file:///a",
+        "s3://u:p@bucket/a.csv",
+        "s3://bucket/a.csv?token=x",
+        "s3://bucket/a.csv;token=x",
     ],
 )
 def test_private_source_is_not_in_the_form(project: Project, url: str) -> None:
     """The form's default is the setting, except if that holds a secret or names a file of the worker."""
     assert parse(project, project.root, DATA_URL=url)["dags"]["my_pipeline"]["params"]["data_url"] is None
+
+
+@pytest.mark.parametrize("url", ["https://example.org/a.csv", "S3://bucket/a.csv", "gs://b/a.csv", "abfs://c/a.csv"])
+def test_public_source_is_the_default_of_the_form(project: Project, url: str) -> None:
+    """A plain web address and a plain address in a cloud are shown in the form."""
+    assert parse(project, project.root, DATA_URL=url)["dags"]["my_pipeline"]["params"]["data_url"] == url
+
+
+def test_form_takes_the_web_and_the_clouds_without_credentials(project: Project) -> None:
+    """The form accepts a web address or an object in a cloud in any capitals, and nothing that may hold a secret."""
+    accepted = [None, "", "HTTP://host", "https://h/x?y=1", "s3://b/x.csv", "S3A://b/x/y.csv", "gs://b/x", "GCS://b/x"]
+    accepted += ["abfs://c/x", "Abfss://c/x/", "az://c/x"]
+    refused = [
+        "s3://k:s@b/x",
+        "s3://b/x?y=1",
+        "s3://b/x#y",
+        "s3://b",
+        "s3:///x",
+        "abfs://c@a/x",
+        "s3://b/x\n",
+        "s4://b/x",
+    ]
+    refused += ["/a.csv", "file:///a", "http://u:p@h", "sftp://h/x", "ws3://b/x", "memory://b/x"]
+    output = in_airflow(project, FORM, project.root / "dags", FORM_VALUES=json.dumps([*accepted, *refused]))
+
+    assert json.loads(output.splitlines()[-1].removeprefix("ACCEPTED ")) == accepted
 
 
 @pytest.mark.parametrize(

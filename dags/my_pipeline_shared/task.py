@@ -16,8 +16,10 @@ from my_pipeline_shared.notice import notify
 from my_pipeline_shared.settings import ETL_PYTHON, RETRY_PAUSES, STEP_TIMEOUT, VALUES
 
 MODEL = Asset("my_pipeline_model", group="my_pipeline")
-# Web addresses only, and without credentials: everyone who can see the run can see its parameters.
+# The web and the clouds only, and without credentials: everyone who can see the run can see its parameters.
 WEB_ADDRESS = r"[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#@]+([/?#]\S*)?"
+CLOUD_ADDRESS = r"([Ss]3[Aa]?|[Gg][Cc]?[Ss]|[Aa][Bb][Ff][Ss][Ss]?|[Aa][Zz])://[^\s/?#@]+/[^\s?#@]+"
+ADDRESS = f"{WEB_ADDRESS}|{CLOUD_ADDRESS}"
 
 
 class RetryByExitCode(RetryPolicy):
@@ -80,17 +82,17 @@ def record_model(context: Context, log_file: str) -> None:
 def shown_url() -> str | None:
     """Return the setting DATA_URL, if it may be shown: a query or a parameter may be a token."""
     url = VALUES["DATA_URL"].text
-    return url if re.fullmatch(WEB_ADDRESS, url) and redact(url) == url else None
+    return url if re.fullmatch(ADDRESS, url) and redact(url) == url else None
 
 
 PARAMS = {
     "data_url": Param(
         shown_url(),
         type=["null", "string"],
-        pattern=rf"^({WEB_ADDRESS})?$(?!\n)",
+        pattern=rf"^({ADDRESS})?$(?!\n)",
         title="Data URL",
-        description="Where this run loads the CSV from: http:// or https://, without user and password, because the "
-        "address is shown with the run. Empty: the setting DATA_URL.",
+        description="Where this run loads the CSV from: http://, https://, s3://, gs:// or abfs://, without user and "
+        "password, because the address is shown with the run. Empty: the setting DATA_URL.",
     ),
 }
 DAG_OPTIONS: dict[str, Any] = {
