@@ -7,8 +7,8 @@ set -eu
 ROOT=$(dirname -- "$(readlink -f -- "$0")")
 . "$ROOT/bin/environment.sh"
 
-# Whole files go to one core, because their tests share a server; tests/conftest.py makes the groups.
-distribution=loadgroup
+# Whole files go to one core, because their tests share a server.
+distribution=loadfile
 if [ "${1-}" = --quick ]; then
     shift
     set -- -m "not (airflow or server or slow)" "$@"

@@ -16,7 +16,7 @@ from steplib.errors import PipelineError, explain
 from steplib.runs import manifest, registry
 
 # The settings that may name a place in a cloud.
-PLACES = ("STORAGE_URL",)
+PLACES = ("DATA_URL", "STORAGE_URL")
 
 
 def ask_settings() -> list[str]:

@@ -17,9 +17,8 @@ from hypothesis.configuration import set_hypothesis_home_dir
 ROOT = Path(__file__).parents[1]
 STEPS = ("data_loader", "transform", "train", "evaluate")
 ARTIFACTS = {"raw_data.csv", "clear_data.csv", "model.pkl", "evaluation.json", "predictions.csv"}
-# The files whose tests take longest; each file's tests, or those with one store, run one after another on one core,
-# since they share servers.
-LONGEST = ("test_airflow", "test_clouds", "test_dags", "test_runs", "test_properties")
+# The files whose tests take longest; each file's tests run one after another, since they share servers.
+LONGEST = ("test_airflow", "test_clouds", "test_bucket", "test_dags", "test_runs", "test_properties")
 
 # As in the steps. numpy reads it when a test module imports it, later than this.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -110,8 +109,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("airflow")
         if {"server", "store", "scheduler"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("server")
-        store = getattr(item, "callspec", None) and item.callspec.params.get("store")
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {store}" if store else item.path.stem))
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 

@@ -10,17 +10,22 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Project, wdbc_rows
-from object_store import ObjectStore, store
+from fsspec import get_filesystem_class
+from object_store import SECRETS, ObjectStore, store
 from steplib import settings
 from steplib.errors import UnreachableError
 from steplib.source.address import redact
+from steplib.source.bucket import version
 from steplib.source.opening import CHUNK_BYTES, open_source
 
 __all__ = ["store"]
+# Uploading a large object at once is the tests' own short cut.
+pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body")
 CSV = (ROOT / "data" / "wdbc.csv").read_bytes()
 KEY = "exports/cases 1.csv"
 # One more attempt instead of four: the pauses between them grow up to eight seconds.
 FEWER_ATTEMPTS = ('"total_max_attempts": 5', '"total_max_attempts": 2')
+KEYS = {"AWS_ACCESS_KEY_ID": "AKtest", "AWS_SECRET_ACCESS_KEY": "Zq7", "AWS_DEFAULT_REGION": "us-east-1"}
 PEAK = """
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:]).returncode
@@ -42,16 +47,22 @@ def facts(project: Project) -> dict[str, object]:
     return json.loads((run / "manifest.json").read_bytes())["steps"]["data_loader"]
 
 
-@pytest.mark.parametrize("scheme", ["s3", "S3", "s3A"])
-def test_object_is_loaded_byte_for_byte(project: Project, source: ObjectStore, scheme: str) -> None:
+@pytest.mark.parametrize("capitals", [True, False])
+def test_object_is_loaded_byte_for_byte(
+    project: Project,
+    source: ObjectStore,
+    capitals: bool,  # noqa: FBT001
+) -> None:
     """An object arrives as it is, and the manifest records which version of it; capitals in a scheme do not count."""
+    scheme = source.scheme.upper() if capitals else source.scheme
     done = project.step("data_loader", DATA_URL=f"{scheme}://bucket/{KEY}", **source.environment)
 
     assert done.returncode == 0, done.stderr
     assert project.artifacts() == {"raw_data.csv": CSV}
     found = facts(project)
     assert found["source"] == f"{scheme.lower()}://bucket/{KEY}"
-    assert found["source_version"] == source.files().info(f"bucket/{KEY}")["ETag"].strip('"')
+    assert found["source_version"]
+    assert found["source_version"] == version(source.files().info(f"bucket/{KEY}"))
     assert f"source: {scheme.lower()}://bucket/{KEY}, {len(CSV)} bytes" in done.stderr
 
 
@@ -59,7 +70,7 @@ def test_source_and_storage_share_their_credentials(project: Project, source: Ob
     """The whole chain reads from one bucket and publishes to it, with credentials from .env."""
     lines = [f"{name}={value}\n" for name, value in source.environment.items()]
     (project.root / ".env").write_text("".join(lines), encoding="utf-8")
-    project.chain(DATA_URL=f"s3://bucket/{KEY}", STORAGE_URL="s3://bucket/models")
+    project.chain(DATA_URL=f"{source.scheme}://bucket/{KEY}", STORAGE_URL=f"{source.scheme}://bucket/models")
 
     assert source.files().exists("bucket/models/latest.json")
 
@@ -72,7 +83,7 @@ def test_memory_does_not_grow_with_the_object(project: Project, source: ObjectSt
     command = [sys.executable, "-c", PEAK, sys.executable, str(project.root / "etl" / "data_loader.py")]
     peaks = []
     for key, content in ((KEY, CSV), ("large.csv", large)):
-        done = project.run(command, DATA_URL=f"s3://bucket/{key}", **source.environment)
+        done = project.run(command, DATA_URL=f"{source.scheme}://bucket/{key}", **source.environment)
         assert done.returncode == 0, done.stderr
         assert project.artifacts()["raw_data.csv"] == content
         peaks.append(int(done.stdout.split()[-1]))
@@ -81,17 +92,18 @@ def test_memory_does_not_grow_with_the_object(project: Project, source: ObjectSt
 
 
 @pytest.mark.parametrize(
-    ("url", "found"),
+    ("path", "found"),
     [
-        ("s3://bucket/none.csv", "nothing"),
-        ("s3://nobucket/cases.csv", "nothing"),
-        ("s3://bucket/exports", "a folder"),
-        ("s3://bucket/exports/", "a folder"),
-        ("s3://bucket", "a folder"),
+        ("bucket/none.csv", "nothing"),
+        ("nobucket/cases.csv", "nothing"),
+        ("bucket/exports", "a folder"),
+        ("bucket/exports/", "a folder"),
+        ("bucket", "a folder"),
     ],
 )
-def test_missing_object_is_a_wrong_setting(project: Project, source: ObjectStore, url: str, found: str) -> None:
+def test_missing_object_is_a_wrong_setting(project: Project, source: ObjectStore, path: str, found: str) -> None:
     """A key or bucket that does not exist, and a folder, are exit 78; nothing is loaded."""
+    url = f"{source.scheme}://{path}"
     done = project.step("data_loader", DATA_URL=url, **source.environment)
 
     assert done.returncode == 78, done.stderr
@@ -99,31 +111,25 @@ def test_missing_object_is_a_wrong_setting(project: Project, source: ObjectStore
     assert project.artifacts() == {}
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"AWS_ACCESS_KEY_ID": "AKnone"},
-        {"AWS_SECRET_ACCESS_KEY": "Zq7Wrong"},
-        {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
-    ],
-)
-def test_refused_access_is_a_wrong_setting(project: Project, source: ObjectStore, wrong: dict[str, str]) -> None:
+def test_refused_access_is_a_wrong_setting(project: Project, source: ObjectStore) -> None:
     """Wrong or missing credentials are exit 78, and appear nowhere."""
-    done = project.step("data_loader", DATA_URL=f"s3://bucket/{KEY}", **source.environment | wrong)
+    for fault, given in source.refused.items():
+        if fault in {"no right to write", "revoked key"}:
+            continue  # the first may read, the second is tried again for half a minute
+        done = project.step("data_loader", DATA_URL=f"{source.scheme}://bucket/{KEY}", **given)
 
-    assert done.returncode == 78, done.stderr
-    assert f"s3://bucket/{KEY}: access denied" in done.stderr
-    assert not re.search("Zq7|AKtest|AKnone", done.stderr)
+        assert done.returncode == 78, (fault, done.stderr)
+        assert f"{source.scheme}://bucket/{KEY}: " in done.stderr
+        assert not re.search(SECRETS, done.stderr)
 
 
-def test_store_that_is_down(project: Project, source: ObjectStore) -> None:
+def test_store_that_is_down(project: Project) -> None:
     """A store that cannot be reached is temporary."""
     project.shorten_wait(*FEWER_ATTEMPTS)
-    down = source.environment | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
-    done = project.step("data_loader", DATA_URL=f"s3://bucket/{KEY}", **down)
+    done = project.step("data_loader", DATA_URL="s3://bucket/a.csv", AWS_ENDPOINT_URL="http://127.0.0.1:1", **KEYS)
 
     assert done.returncode == 75, done.stderr
-    assert f"s3://bucket/{KEY}: the storage did not answer" in done.stderr
+    assert "s3://bucket/a.csv: the storage did not answer" in done.stderr
 
 
 @pytest.mark.parametrize("without_s3fs", [True, False])
@@ -133,17 +139,16 @@ def test_store_that_is_down(project: Project, source: ObjectStore) -> None:
 )
 def test_secret_in_an_address_is_never_shown(
     project: Project,
-    source: ObjectStore,
     url: str,
     without_s3fs: bool,  # noqa: FBT001
 ) -> None:
     """An address with credentials, a query or parameters is exit 78, and its secret appears nowhere."""
     if without_s3fs:
         (project.root / "s3fs.py").write_text("raise ImportError\n", encoding="utf-8")
-    done = project.step("data_loader", DATA_URL=url, PYTHONPATH=str(project.root), **source.environment)
+    done = project.step("data_loader", DATA_URL=url, PYTHONPATH=str(project.root), AWS_EC2_METADATA_DISABLED="true")
 
     assert done.returncode == 78, done.stderr
-    assert "DATA_URL: expected" in done.stderr or "install requirements-s3.txt" in done.stderr
+    assert any(text in done.stderr for text in ("DATA_URL: expected", "install requirements-s3.txt", "access denied"))
     written = [path.read_text(encoding="utf-8") for path in project.root.glob("[lr]*s/**/*") if path.is_file()]
     assert "Zq7Secret" not in "".join([done.stderr, *written])
 
@@ -165,28 +170,26 @@ def test_what_is_shown_of_a_storage(url: str, shown: str) -> None:
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+def in_process(source: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Prepare this process for reading an object: without a .env, and with no client of an earlier store."""
-    import s3fs
-
     monkeypatch.setattr(settings, "ENV_FILE", tmp_path / "none")
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield monkeypatch
-    s3fs.S3FileSystem.clear_instance_cache()
+    for name, value in source.environment.items():
+        monkeypatch.setenv(name, value)
+    client = get_filesystem_class(source.scheme)
+    client.clear_instance_cache()
+    yield
+    client.clear_instance_cache()
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("chunks", [1, 20])
 @pytest.mark.parametrize("change", ["same size", "shorter", "longer", "removed"])
-def test_object_that_changes_while_it_is_read(
-    source: ObjectStore, in_process: pytest.MonkeyPatch, change: str, chunks: int
-) -> None:
+def test_object_that_changes_while_it_is_read(source: ObjectStore, change: str, chunks: int) -> None:
     """An object that is replaced or removed meanwhile, even after its last byte was read, is temporarily unusable."""
-    for name, value in source.environment.items():
-        in_process.setenv(name, value)
     content = b"1,M,2\n" * (chunks * CHUNK_BYTES // 6)
     files, path = source.files(), f"bucket/changes/{change}/{chunks}.csv"
     files.pipe_file(path, content)
-    with open_source(f"s3://{path}", Path(), timeout=1) as opened:
+    with open_source(f"{source.scheme}://{path}", Path(), timeout=1) as opened:
         if chunks > 1:
             next(opened.chunks)
         if change == "removed":
@@ -225,12 +228,11 @@ def test_store_that_sends_fewer_bytes(
             self.end_headers()
 
     project.shorten_wait(*FEWER_ATTEMPTS)
-    keys = {"AWS_ACCESS_KEY_ID": "AKtest", "AWS_SECRET_ACCESS_KEY": "Zq7", "AWS_DEFAULT_REGION": "us-east-1"}
     with ThreadingHTTPServer(("127.0.0.1", 0), Short) as server:
         threading.Thread(target=server.serve_forever).start()
         try:
             address = f"http://127.0.0.1:{server.server_port}"
-            done = project.step("data_loader", DATA_URL="s3://bucket/a.csv", AWS_ENDPOINT_URL=address, **keys)
+            done = project.step("data_loader", DATA_URL="s3://bucket/a.csv", AWS_ENDPOINT_URL=address, **KEYS)
         finally:
             server.shutdown()
 

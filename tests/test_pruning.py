@@ -156,7 +156,7 @@ def test_interrupted_removal_is_published_again(project: Project, log: str, tmp_
 def test_object_store(project: Project, run_up_to: RunUpTo, store: ObjectStore, tmp_path: Path) -> None:
     """In a bucket, old runs are removed with all of their objects."""
     log, files = run_up_to("evaluate"), store.files()
-    settings = {"STORAGE_URL": "s3://bucket/pruning", **store.environment}
+    settings = {"STORAGE_URL": f"{store.scheme}://bucket/pruning", **store.environment}
     assert project.step("evaluate", log, STORAGE_URL=f"file://{tmp_path}/store").returncode == 0
     old = [add_run(tmp_path / "store" / "runs", days * DAY) for days in (2, 3, 4)]
     for stamp in old:

@@ -189,7 +189,7 @@ def test_history(project: Project, published: Path) -> None:
     assert lines[1].split()[-4:] == ["transform:", "failed", "with", "65"]
     assert lines[2].split()[-2:] == ["done", "latest"]
     assert re.findall(r"0\.\d{4}|1\.0000", lines[2]) == ["0.9919", "0.9762", "1.0000", "0.9880", "0.9994"]
-    assert len(remote.stdout.splitlines()) == 5
+    assert len(remote.stdout.splitlines()) == 9
     assert all(run.name in page for run in project.runs())
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
     assert "Zq7patient" not in local.stdout + page

@@ -33,6 +33,9 @@ def is_refusal(error: BaseException) -> bool:
 def status_of(error: BaseException | None) -> int | None:
     """Return the status of HTTP in a client's error, or in one of its causes."""
     for each in _causes(error):
+        # The client's own code for an answer that was cut off.
+        if type(each).__module__ == "aiohttp.http_exceptions":
+            continue
         # gcsfs has no other sign of it.
         if type(each) is OSError and str(each).startswith("Forbidden: "):
             return HTTPStatus.FORBIDDEN
