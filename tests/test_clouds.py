@@ -414,7 +414,7 @@ def test_account_of_any_azure_cloud(project: Project, scheme: str, host: str, ad
     [
         ("abfs://c@acc/x", "expected a host like myaccount.dfs.core.windows.net after @, found acc; "),
         ("abfs://c@acc.z01.blob.storage.azure.net/x", "name a different host in AZURE_STORAGE_CONNECTION_STRING"),
-        ("wasbs://c@acc.blob.core.windows.net/x", "found wasbs://; docs/storage.md lists the schemes"),
+        ("wasbs://c@acc.blob.core.windows.net/x", "found wasbs://; use a scheme that docs/storage.md lists"),
         ("abfs://c@mine.dfs.core.windows.net/x", "expected the account mine in AZURE_STORAGE_CONNECTION_STRING"),
         ("abfs://c@mine.dfs.core.chinacloudapi.cn/x", "expected the account mine in AZURE_STORAGE_CONNECTION_STRING"),
     ],
