@@ -1,7 +1,7 @@
 #!/bin/sh
 # Run the whole pipeline: load, transform, train, evaluate. README.md says what comes out and what the settings are.
-# On first use, it creates .venv from requirements-etl.txt, or from the locks of the clouds that DATA_URL and STORAGE_URL
-# name; with ETL_PYTHON set, uses that interpreter and installs nothing.
+# On first use, it creates .venv from requirements-etl.txt, or from the locks of the clouds that DATA_URL, STORAGE_URL and
+# RUNS_URL name; with ETL_PYTHON set, uses that interpreter and installs nothing.
 set -eu
 
 ROOT=$(dirname -- "$(readlink -f -- "$0")")

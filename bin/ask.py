@@ -13,10 +13,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "etl"))
 from steplib import settings
 from steplib.errors import PipelineError, explain
-from steplib.runs import manifest, registry
+from steplib.runs import manifest, opening
 
 # The settings that may name a place in a cloud.
-PLACES = ("DATA_URL", "STORAGE_URL")
+PLACES = ("DATA_URL", "STORAGE_URL", "RUNS_URL")
 
 
 def ask_settings() -> list[str]:
@@ -40,7 +40,7 @@ def ask_pause(failed_try: str) -> list[str]:
 
 def ask_results(log_file: str) -> list[str]:
     """Return what run_pipeline.sh prints at the end."""
-    run = registry.run_of_log(log_file)
+    run = opening.run_of_log(log_file)
     metrics = manifest.metrics(manifest.read(run.folder))
     return [
         f"Results: {run.folder}",
@@ -56,7 +56,7 @@ if __name__ == "__main__":
         answer = QUESTIONS[sys.argv[1]](*sys.argv[2:])
         os.write(1, ("\n".join(answer) + "\n").encode(errors="surrogateescape"))
         if sys.argv[1] == "results":
-            registry.run_of_log(sys.argv[2]).release()
+            opening.run_of_log(sys.argv[2]).release()
     except (PipelineError, OSError) as error:
         text, code = explain(error)
         sys.stderr.write(f"run_pipeline.sh: {text}\n")

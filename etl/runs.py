@@ -21,7 +21,7 @@ from steplib.errors import UsageError
 from steplib.publish import promotions, publishing
 from steplib.publish.records import LATEST
 from steplib.runs import manifest, registry
-from steplib.runs.run import results
+from steplib.runs.folders import results
 from steplib.settings import read_settings
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 STEPS = ("data_loader", "transform", "train", "evaluate")
 ARTIFACTS = {"raw_data.csv", "clear_data.csv", "model.pkl", "evaluation.json", "predictions.csv"}
 # The files whose tests take longest; each file's tests run one after another, since they share servers.
-LONGEST = ("test_airflow", "test_clouds", "test_bucket", "test_dags", "test_runs", "test_properties")
+LONGEST = ("test_airflow", "test_clouds", "test_workers", "test_bucket", "test_dags", "test_runs", "test_properties")
 
 # As in the steps. numpy reads it when a test module imports it, later than this.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "table": GROUND,
     "model": GROUND | {"table"},
     "publish": GROUND | {"runs", "table", "model"},
-    "step": GROUND | {"runs"},
+    "streams": {"errors"},
+    "step": GROUND | {"runs", "streams"},
 }
 
 

@@ -229,7 +229,9 @@ def test_roll_back_to_a_run_that_lost_a_file(project: Project, published: Path) 
         change_file(older / "model.pkl")
         done = runs_py(project, "rollback", f"file://{published}", older.name)
         assert done.returncode == 65
-        assert f"expected the file model.pkl of run {older.name}, found none or one of a different size; " in done.stderr
+        assert (
+            f"expected the file model.pkl of run {older.name}, found none or one of a different size; " in done.stderr
+        )
         assert (published / "latest.json").read_bytes() == before
 
 

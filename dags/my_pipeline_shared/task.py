@@ -9,7 +9,8 @@ from typing import Any
 from airflow.sdk import Asset, Context, Param, RetryDecision, RetryPolicy, literal
 from airflow.sdk.exceptions import AirflowFailException
 from steplib.runs import manifest
-from steplib.runs.run import Run, stamp_of_log
+from steplib.runs.folders import stamp_of_log
+from steplib.runs.run import Run
 from steplib.source.address import redact
 
 from my_pipeline_shared.notice import notify

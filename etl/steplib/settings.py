@@ -36,6 +36,7 @@ DEFAULTS = {
     "WORKERS": "0",
     "DASK_SCHEDULER": "",
     "STORAGE_URL": "",
+    "RUNS_URL": "",
     "KEEP_PUBLISHED": "0",
     "ETL_PYTHON": "",
     "SCHEDULE": "",
@@ -132,6 +133,26 @@ def state_dir() -> Path:
             f"a full path outside {ROOT}, which Airflow removes", repr(value.text) if value.text else "none"
         )
     return folder
+
+
+def runs_url() -> str:
+    """Return where runs are between their steps, for workers without a shared disk; if empty, on this disk.
+
+    Raises SettingError for a place without a reliable way to create an object only where none is, and for settings that
+    exclude it.
+    """
+    values = read_values()
+    value = values["RUNS_URL"]
+    if not value.text:
+        return ""
+    url = check_storage_url(value.text, f"{value.name} (set by {value.origin})")
+    if not cloud_of(url) and not url.startswith("file:"):
+        raise value.wrong("an address like s3://, gs://, abfs:// or file://", url.partition("://")[0] + "://")
+    if not values["STORAGE_URL"].text:
+        raise value.wrong("STORAGE_URL to be set as well, for finished runs", "none")
+    if values["DASK_SCHEDULER"].text:
+        raise value.wrong("DASK_SCHEDULER to be empty, because its workers need a shared disk", "both set")
+    return url
 
 
 def pipeline_run_id() -> str | None:

@@ -8,22 +8,22 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from io import TextIOWrapper
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
+from steplib import streams
 from steplib.errors import (
     NameTakenError,
     PipelineError,
     Stopped,
-    StorageError,
     UsageError,
     explain,
     printable,
 )
 from steplib.log import add_log_file, log_to_stderr
-from steplib.runs import manifest, registry
+from steplib.runs import manifest, opening, registry
 from steplib.runs.pruning import prune
 from steplib.runs.run import Run
 from steplib.settings import Settings, pipeline_run_id, read_settings
@@ -40,7 +40,7 @@ def main(script: str, doc: str | None, work: Work, publish: Publish | None = Non
 
     stdout gets the log's path as the step's very last act, and only if the step has done its work.
     """
-    _open_stderr()
+    streams.open_stderr()
     step = Path(script).stem
     log = log_to_stderr(step)
     arguments = sys.argv[1:]
@@ -49,15 +49,23 @@ def main(script: str, doc: str | None, work: Work, publish: Publish | None = Non
         os.write(1, f"usage: {step}.py [LOG]\n\n{doc}\n{optional}\n".encode())
         raise SystemExit(os.EX_OK)
     sys.meta_path.insert(0, _NoPandas)
+    run: Run | None = None
+    execute = partial(_execute, step, work, publish, log)
     try:
-        stdout = _keep_stdout_clean()
+        stdout = streams.keep_stdout_clean()
         _on_signals(_raise_stopped)
-        while not (run := _run_once(step, arguments, work, publish, log)):
-            pass  # the name was taken
-        _hand_on(run.log, stdout)
+        argument = _argument(step, arguments)
+        while True:
+            run = opening.open_run(argument)
+            if _run_once(run, execute, log, is_new=argument is None):
+                break
+        run.save_log()
+        streams.hand_on(run.log, stdout)
         exit_code = os.EX_OK
     except BaseException as error:  # noqa: BLE001 - whatever ends a step becomes its exit code here
         exit_code = _report(error, log)
+        if run:
+            run.save_log()
     # Exit at once: no library can then write after the path, and unloading scikit-learn would take half a second.
     os._exit(exit_code)
 
@@ -65,10 +73,10 @@ def main(script: str, doc: str | None, work: Work, publish: Publish | None = Non
 def main_of_tool(work: Callable[[list[str]], None]) -> NoReturn:
     """Run a script that is not a step: it prints to people and ends with the same exit codes."""
     code = os.EX_OK
-    _open_stderr()
+    streams.open_stderr()
     try:
         # Written at once, because an error may follow; escaped, if the terminal has no such character.
-        _open_stdout().reconfigure(errors="backslashreplace", line_buffering=True)
+        streams.open_stdout().reconfigure(errors="backslashreplace", line_buffering=True)
         # --help has been printed; a reader such as `head` has seen enough.
         with suppress(SystemExit, BrokenPipeError):
             work(sys.argv[1:])
@@ -81,24 +89,26 @@ def main_of_tool(work: Callable[[list[str]], None]) -> NoReturn:
     os._exit(code)
 
 
-def _run_once(step: str, arguments: list[str], work: Work, publish: Publish | None, log: logging.Logger) -> Run | None:
-    """Run the step and return its run; None if the name of a new run is taken in the storage."""
-    run = _open_run(step, arguments)
-    first_try = not manifest.read_leniently(run.folder)["steps"]
+def _run_once(run: Run, execute: Callable[[Run], None], log: logging.Logger, *, is_new: bool) -> bool:
+    """Run the step; return False if the name of a new run is taken: then a further one can be opened."""
     with run.locked():
-        file = add_log_file(log, run.log)
+        file, first_try = None, True
         try:
-            _execute(step, run, work, publish, log)
+            run.restore()
+            first_try = not manifest.read_leniently(run.folder)["steps"]
+            file = add_log_file(log, run.log)
+            execute(run)
         except NameTakenError:
-            if arguments or not registry.withdraw(run, keep_log=not first_try):
+            if not is_new or not opening.withdraw(run, keep_log=not first_try):
                 raise
-            log.warning("run %s: the storage has a run of this name; starting again under a new one", run.stamp)
-            log.removeHandler(file)
-            return None
-    return run
+            log.warning("run %s: this name is taken; starting again under a new one", run.stamp)
+            if file:
+                log.removeHandler(file)
+            return False
+    return True
 
 
-def _execute(step: str, run: Run, work: Work, publish: Publish | None, log: logging.Logger) -> None:
+def _execute(step: str, work: Work, publish: Publish | None, log: logging.Logger, run: Run) -> None:
     start = time.perf_counter()
     run.begin(step)
     try:
@@ -115,6 +125,7 @@ def _execute(step: str, run: Run, work: Work, publish: Publish | None, log: logg
         registry.point_results_at(run, facts["artifacts"])
         if publish:
             publish(run, settings, log)
+            run.note_published()
         if not pipeline_run_id():
             run.release()  # otherwise the orchestrator does
     except BaseException as error:
@@ -124,23 +135,32 @@ def _execute(step: str, run: Run, work: Work, publish: Publish | None, log: logg
             run.finish(step, code, time.perf_counter() - start, {})
             if isinstance(error, Exception) and code != os.EX_TEMPFAIL:
                 # From now on it counts among the runs that failed.
-                prune(run, read_settings().keep_runs, log, patience=1)
+                _prune_everywhere(run, read_settings().keep_runs, log)
         raise
     # The work is done and shown: nothing from here on may make it look as if it had failed.
     _on_signals(signal.SIG_IGN)
     with suppress(OSError, PipelineError):
-        prune(run, settings.keep_runs, log, patience=1)
+        if publish:
+            _prune_everywhere(run, settings.keep_runs, log)
+        else:
+            prune(run, settings.keep_runs, log, patience=1)
 
 
-def _open_run(step: str, arguments: list[str]) -> Run:
+def _prune_everywhere(run: Run, keep: int, log: logging.Logger) -> None:
+    prune(run, keep, log, patience=1)
+    if run.remote:
+        from steplib.runs import remote_pruning
+
+        remote_pruning.prune(run.remote, keep, log)
+
+
+def _argument(step: str, arguments: list[str]) -> str | None:
+    """Return the log's path, which only the first step can do without."""
     if len(arguments) > 1:
         raise UsageError(f"expected one argument, the log's path, found {len(arguments)}; see --help")
-    if arguments:
-        return registry.run_of_log(arguments[0])
-    if step != FIRST_STEP:
+    if not arguments and step != FIRST_STEP:
         raise UsageError(f"LOG: expected the path of a run's log, found no argument; get it from etl/{FIRST_STEP}.py")
-    run_id = pipeline_run_id()
-    return (registry.find_run(run_id) if run_id else None) or registry.start_run(run_id)
+    return arguments[0] if arguments else None
 
 
 class _NoPandas:
@@ -151,36 +171,6 @@ class _NoPandas:
         """Find no module, and end the search for pandas."""
         if name == "pandas":
             raise ModuleNotFoundError(name=name)
-
-
-def _open_stderr() -> None:
-    """Make sure file descriptor 2 is open; otherwise the next file opened would receive everything written to it."""
-    if sys.stderr is None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        sys.stderr = os.fdopen(2, "w")
-
-
-def _open_stdout() -> TextIOWrapper:
-    if sys.stdout is None:
-        raise StorageError("stdout: expected an open stream, found it closed; open it")
-    return cast("TextIOWrapper", sys.stdout)
-
-
-def _keep_stdout_clean() -> int:
-    """Redirect everything written to stdout to stderr, and return a descriptor of the real stdout."""
-    _open_stdout()
-    stdout = os.dup(1)
-    os.dup2(2, 1)
-    return stdout
-
-
-def _hand_on(log_file: Path, stdout: int) -> None:
-    """Write the log's path last of all: an orchestrator may merge stderr into stdout and take the last line."""
-    try:
-        os.write(stdout, os.fsencode(log_file) + b"\n")
-    except OSError as error:
-        msg = f"stdout: the log's path could not be written ({error.strerror})"
-        raise StorageError(f"{msg}; run the step again with stdout open") from error
 
 
 def _on_signals(handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> None:

@@ -18,7 +18,7 @@ from steplib.publish import publishing
 from steplib.publish.promotions import describe
 from steplib.publish.records import LATEST
 from steplib.runs import difference, manifest
-from steplib.runs.run import runs
+from steplib.runs.folders import runs
 from steplib.settings import Settings
 from steplib.table.pool import open_pool
 

@@ -4,14 +4,13 @@
 """
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from steplib.errors import PipelineError
 from steplib.publish import publishing, records
-from steplib.publish.publishing import FILES_AT_ONCE, REMOVING
+from steplib.publish.publishing import REMOVING
 from steplib.runs import manifest
 from steplib.runs.run import Run
 from steplib.storage import objects
@@ -66,16 +65,15 @@ def _remove(files: "AbstractFileSystem", root: str, stamp: str) -> bool:
     path, mark = f"{folder}/{manifest.NAME}", f"{folder}/{REMOVING}"
     content = objects.read(files, path)
     objects.create(files, b"This run is being removed.\n", mark)
-    _remove_object(files, path)
+    objects.remove(files, [path])
     if content is not None and _is_in_use(files, root, stamp):
         # A roll-back has come between.
         objects.create(files, content, path)
-        _remove_object(files, mark)
+        objects.remove(files, [mark])
         return False
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        for _ in pool.map(lambda found: _remove_object(files, found), _others(files, folder)):
-            pass
-    _remove_object(files, mark)
+    # The mark goes last.
+    objects.remove(files, [found for found in files.find(folder) if not found.endswith(f"/{REMOVING}")])
+    objects.remove(files, [mark])
     if not is_object_store(files):
         with suppress(FileNotFoundError):
             files.rmdir(folder)
@@ -85,14 +83,3 @@ def _remove(files: "AbstractFileSystem", root: str, stamp: str) -> bool:
 def _is_in_use(files: "AbstractFileSystem", root: str, stamp: str) -> bool:
     _, current = records.read_highest(files, root)
     return current is None or bool(current["run"] == stamp)
-
-
-def _others(files: "AbstractFileSystem", folder: str) -> list[str]:
-    """Return the paths of a run's objects apart from the mark, which goes last."""
-    return [path for path in files.find(folder) if path.rpartition("/")[2] != REMOVING]
-
-
-def _remove_object(files: "AbstractFileSystem", path: str) -> None:
-    # Two prunings may remove the same run.
-    with suppress(FileNotFoundError):
-        files.rm_file(path)

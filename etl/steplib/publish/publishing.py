@@ -47,6 +47,7 @@ def publish(run: Run, url: str, log: logging.Logger) -> None:
     """
     record = manifest.read(run.folder)
     log.info("publishing to %s", url)
+    run.bring_artifacts()
     with translate_errors(url):
         files, root = open_storage(url)
         check_bucket(files, root, url)

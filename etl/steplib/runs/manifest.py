@@ -125,6 +125,12 @@ def is_finished(record: Record) -> bool:
     return all(record["steps"].get(name, {}).get("outcome") == "done" for name in STEPS)
 
 
+def failed_for_good(record: Record) -> bool:
+    """Return whether a step has failed in a way that is not tried again by itself."""
+    may_continue = {None, os.EX_OK, os.EX_TEMPFAIL}
+    return any(step.get("exit_code") not in may_continue for step in record["steps"].values())
+
+
 def start(record: Record) -> datetime:
     """Return the start of a run, which orders runs; EARLIEST if a clock was wrong, so that it never hides others."""
     return EARLIEST if starts_in_future(record) else read_time(record["started"])

@@ -1,15 +1,15 @@
 """Removing old runs."""
 
 import logging
-import os
 import shutil
 import time
 from contextlib import suppress
 
 from steplib.errors import PipelineError
 from steplib.runs import manifest
+from steplib.runs.folders import SCRATCH, results, runs
 from steplib.runs.registry import SECONDS_FOR_LOCK, all_runs, results_locked, run_shown_by
-from steplib.runs.run import SCRATCH, Run, results, runs
+from steplib.runs.run import Run
 
 PRUNED = ".pruned_"
 # A run that may still continue (between two steps, before a retry) is kept for a day.
@@ -42,13 +42,11 @@ def prune(run: Run, keep: int, log: logging.Logger, patience: float = SECONDS_FO
 def _is_in_use(run: Run, record: manifest.Record) -> bool:
     """Return whether a run may still continue or, if it is finished, be published or read."""
     mark = run.pending if manifest.is_finished(record) else run.folder
-    may_continue = {None, os.EX_OK, os.EX_TEMPFAIL}
-    failed_for_good = any(step.get("exit_code") not in may_continue for step in record["steps"].values())
     try:
         fresh = time.time() - mark.stat().st_mtime < IN_PROGRESS_SECONDS
     except FileNotFoundError:
         return False
-    return fresh and not failed_for_good
+    return fresh and not manifest.failed_for_good(record)
 
 
 def _clear_scratch(run: Run) -> None:

@@ -1,86 +1,18 @@
-"""All runs together: starting and finding one, and what `results/` points at."""
+"""The runs on this disk together, and what `results/` points at."""
 
-import errno
 import logging
 import os
-import shutil
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
-from steplib.errors import SettingError, UsageError
 from steplib.runs import manifest
 from steplib.runs.disk import lock
-from steplib.runs.run import RUNS, Run, logs, results, runs, stamp_of_log
+from steplib.runs.folders import RUNS, results, runs
+from steplib.runs.run import Run
 
 LATEST = "latest"
 SECONDS_FOR_LOCK = 30
-REFUSALS = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT),
-    *(errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG),
-}
-
-
-def start_run(run_id: str | None) -> Run:
-    """Claim the current second as a new run's stamp: only one process can create the log and the folder.
-
-    If the second is taken, wait for the next one, so that the stamp stays the true time of the start. The stamp of a
-    log whose run is gone is not used again.
-    """
-    with _explaining_refusals():
-        for folder in (logs(), runs()):
-            folder.mkdir(parents=True, exist_ok=True)
-        while not (run := _claim_second()):
-            _wait_for_next_second()
-        run.write_manifest(manifest.new(run.stamp, run_id))
-    return run
-
-
-def _wait_for_next_second() -> None:
-    time.sleep(1 - time.time() % 1)
-
-
-def _claim_second() -> Run | None:
-    """Return a run with the current second as its stamp, or None if that is taken."""
-    # Local time, because people read the log's name and lines.
-    run = Run(datetime.now().strftime(manifest.STAMP_FORMAT))  # noqa: DTZ005 - see above
-    try:
-        run.log.touch(exist_ok=False)
-        try:
-            run.folder.mkdir()
-        except OSError:
-            run.log.unlink()
-            raise
-    except FileExistsError:
-        return None
-    return run
-
-
-@contextmanager
-def _explaining_refusals() -> Iterator[None]:
-    """Raise SettingError if the folders cannot be written for a reason other than a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in REFUSALS:
-            raise
-        found = f"found {error.filename}: {error.strerror}"
-        msg = f"STATE_DIR: expected a folder in which logs/ and results/ can be written, {found}"
-        raise SettingError(f"{msg}; correct its permissions, or name a different folder") from error
-
-
-def withdraw(run: Run, *, keep_log: bool) -> bool:
-    """Remove a run in which no step has made anything, and wait for the next second; return whether it was one."""
-    if manifest.read(run.folder)["artifacts"]:
-        return False
-    shutil.rmtree(run.folder)
-    run.release()
-    if not keep_log:
-        run.log.unlink()
-    _wait_for_next_second()
-    return True
 
 
 def find_run(run_id: str) -> Run | None:
@@ -103,19 +35,6 @@ def warn_of_clocks(log: logging.Logger) -> None:
     for run, record in all_runs().items():
         if manifest.starts_in_future(record):
             log.warning(manifest.FUTURE, run.stamp, record["started"])
-
-
-def run_of_log(text: str) -> Run:
-    """Return the run whose log a path names. Raises UsageError for anything but an existing log of this project."""
-    path = Path(text)
-    run = Run(stamp_of_log(path) or "")
-    if not run.stamp or path.absolute().parent.resolve() / path.name != run.log or not run.log.is_file():
-        expected = Run("YYYY_mm_dd_HH_MM_SS").log
-        msg = f"LOG: expected the path of a run's log, {expected}, found {text[:200]!r}"
-        raise UsageError(f"{msg}; use the path that the previous step printed")
-    if not run.folder.is_dir():
-        raise UsageError(f"LOG: the run of this log has been removed: {run.folder} does not exist; start a new run")
-    return run
 
 
 def point_results_at(run: Run, names: Iterable[str]) -> None:

@@ -5,42 +5,22 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from steplib.errors import DataError, UsageError
+from steplib.errors import DataError, PipelineError, UsageError
 from steplib.runs import manifest
 from steplib.runs.disk import lock, replace
-from steplib.settings import state_dir
+from steplib.runs.folders import LOG_PREFIX, LOG_SUFFIX, PENDING, SCRATCH, logs, runs
 
-LOG_PREFIX, LOG_SUFFIX = "log_", ".log"
-SCRATCH, PENDING = ".scratch_", ".pending_"
-RUNS = "runs"
+if TYPE_CHECKING:
+    from steplib.runs.remote import RemoteRun
 
 # How a file that a step has made again differs from the recorded one, if it does; called with recorded and new file.
 Difference = Callable[[Path, Path], str | None]
-
-
-@cache
-def logs() -> Path:
-    """Return the folder of the logs, which may be a link to a larger disk."""
-    return Path(os.path.realpath(state_dir() / "logs"))
-
-
-@cache
-def results() -> Path:
-    """Return the folder of the results, which may be a link to a larger disk."""
-    return Path(os.path.realpath(state_dir() / "results"))
-
-
-@cache
-def runs() -> Path:
-    """Return the folder of the runs' folders, which may be a link too."""
-    return Path(os.path.realpath(results() / RUNS))
 
 
 @dataclass(frozen=True)
@@ -48,6 +28,8 @@ class Run:
     """A run is named by its log's stamp; everything that it makes is in its folder."""
 
     stamp: str
+    # With RUNS_URL, where the run is; its folder and log on this disk are then a cache.
+    remote: "RemoteRun | None" = field(default=None, compare=False, repr=False)
 
     @property
     def log(self) -> Path:
@@ -114,10 +96,11 @@ class Run:
         record, path = manifest.read(self.folder), self.folder / name
         if not manifest.is_finished(record):
             return False
-        sha256 = record["artifacts"].get(name, {}).get("sha256")
-        is_intact = path.is_file() and manifest.sha256(path) == sha256
-        if manifest.sha256(part) == sha256:
+        made = record["artifacts"].get(name, {"sha256": None})
+        is_intact = path.is_file() and manifest.sha256(path) == made["sha256"]
+        if manifest.sha256(part) == made["sha256"]:
             return is_intact
+        is_intact = is_intact or self._bring(name, made) == made["sha256"]
         if found := difference(path, part) if is_intact else "different content":
             msg = f"{name}: run {self.stamp} is finished, and this step would now write {found}"
             raise UsageError(f"{msg}; start a new run for it")
@@ -128,36 +111,83 @@ class Run:
 
         Raises UsageError if that step has not made it or has failed since; DataError if it is missing or changed.
         """
-        path = self.folder / name
-        self._check_input(path, manifest.sha256(path) if path.is_file() else None)
-        return path
+        made = self._made(name)
+        self._check_input(name, made, self._bring(name, made))
+        return self.folder / name
 
     def open_input(self, name: str) -> BytesIO:
         """Return an artifact in memory, the very bytes whose hash was compared; raises the same errors as `input`."""
-        path = self.folder / name
+        made, path = self._made(name), self.folder / name
+        if self.remote:
+            self._bring(name, made)
         content = path.read_bytes() if path.is_file() else None
-        self._check_input(path, None if content is None else hashlib.sha256(content).hexdigest())
+        self._check_input(name, made, None if content is None else hashlib.sha256(content).hexdigest())
         return BytesIO(content or b"")
 
-    def _check_input(self, path: Path, sha256: str | None) -> None:
+    def bring_artifacts(self) -> None:
+        """With RUNS_URL, bring all artifacts to this disk."""
+        if self.remote:
+            for name, made in manifest.read(self.folder)["artifacts"].items():
+                self._bring(name, made)
+
+    def _made(self, name: str) -> manifest.Record:
         record = manifest.read(self.folder)
-        made = record["artifacts"].get(path.name)
+        made = record["artifacts"].get(name)
         if made is None or record["steps"].get(made["step"], {}).get("outcome") != "done":
-            msg = f"{path.name}: not there yet: the step that makes it has not finished in this run"
+            msg = f"{name}: not there yet: the step that makes it has not finished in this run"
             raise UsageError(f"{msg}; run {', '.join(manifest.STEPS)} in this order")
+        return dict(made)
+
+    def _bring(self, name: str, made: manifest.Record) -> str | None:
+        """Return an artifact's sha256, after fetching it from RUNS_URL if this disk does not have it."""
+        path = self.folder / name
+        sha256 = manifest.sha256(path) if path.is_file() else None
+        if sha256 == made["sha256"] or not self.remote:
+            return sha256
+        with self.scratch() as scratch:
+            part = scratch / name
+            if self.remote.fetch(made["sha256"], part) and (sha256 := manifest.sha256(part)) == made["sha256"]:
+                replace(part, path)
+        return sha256
+
+    def _check_input(self, name: str, made: manifest.Record, sha256: str | None) -> None:
         if sha256 != made["sha256"]:
             found = "different content (sha256)" if sha256 else "no file"
-            msg = f"{path}: expected what {made['step']} recorded in {manifest.NAME}, found {found}"
+            msg = f"{self.folder / name}: expected what {made['step']} recorded in {manifest.NAME}, found {found}"
             raise DataError(f"{msg}; run etl/{made['step']}.py for this run again")
+
+    def restore(self) -> None:
+        """With RUNS_URL, bring the manifest and the log to this disk; see RemoteRun.restore."""
+        if self.remote:
+            self.remote.restore(self)
+
+    def save_log(self) -> None:
+        """With RUNS_URL, save the last lines of the log, after which nothing can be logged any more."""
+        if self.remote:
+            with suppress(OSError, PipelineError):
+                self.remote.save_log(self.log)
+
+    def note_published(self) -> None:
+        """With RUNS_URL, note there that nothing more is to be done for the run."""
+        if self.remote:
+            self.remote.note_published()
 
     def begin(self, step: str) -> None:
         """Record that a step has started; the manifest of a finished run never changes."""
         self.clear_scratch()
         self.pending.touch()
         record = manifest.read(self.folder)
-        if not manifest.is_finished(record):
-            manifest.note_start(record, step)
-            self.write_manifest(record)
+        if manifest.is_finished(record):
+            return
+        if self.remote:
+            self.remote.begin(record)
+        manifest.note_start(record, step)
+        if self.remote:
+            # Distinguishes this manifest from that of an attempt that starts at the same moment.
+            record["steps"][step]["attempt"] = f"{os.uname().nodename}/{os.urandom(8).hex()}"
+            self.remote.advance(record)
+            self.remote.own = self.remote.revision
+        self.write_manifest(record)
 
     def finish(self, step: str, exit_code: int, seconds: float, facts: Mapping[str, Any]) -> None:
         """Record how a step ended; `artifacts` and `rows_read` in the facts map names to counts of rows, or None.
@@ -178,13 +208,20 @@ class Run:
         for name, rows in rest.pop("rows_read", {}).items():
             record["artifacts"][name]["rows"] = rows
         manifest.note_end(record, step, exit_code, seconds, rest)
+        if self.remote:
+            self.remote.send(self.folder, {name: record["artifacts"][name] for name in artifacts}, self.log)
+            self.remote.advance(record)
         self.write_manifest(record)
 
     def write_manifest(self, record: manifest.Record) -> None:
         """Replace the manifest as a whole; unlike for artifacts, the run need not be locked, and is never finished."""
+        self.replace_manifest(manifest.to_bytes(record))
+
+    def replace_manifest(self, content: bytes) -> None:
+        """See write_manifest."""
         part = self.folder / f".{manifest.NAME}.part"
         try:
-            part.write_bytes(manifest.to_bytes(record))
+            part.write_bytes(content)
             replace(part, self.folder / manifest.NAME)
         except OSError as error:
             error.filename = str(self.folder / manifest.NAME)
@@ -194,9 +231,3 @@ class Run:
     def release(self) -> None:
         """Note that the caller has read the result: from now on the run may be pruned."""
         self.pending.unlink(missing_ok=True)
-
-
-def stamp_of_log(path: Path) -> str | None:
-    """Return the stamp in the name of a log, or None if it is not such a name."""
-    stamp = path.name.removeprefix(LOG_PREFIX).removesuffix(LOG_SUFFIX)
-    return stamp if manifest.STAMP.fullmatch(stamp) and f"{LOG_PREFIX}{stamp}{LOG_SUFFIX}" == path.name else None
