@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from steplib.runs.run import Run
 
-READS_AT_ONCE = 4
+REQUESTS_AT_ONCE = 4
 PUBLISHED = "published"
 # In the last manifest of a run that is being removed (remote_pruning.py).
 REMOVED = "removed"
@@ -61,7 +61,7 @@ class RemoteRun:
                 check_bucket(files, folder, self.url)
                 return
             paths = [revision_path(folder, self.revision), *_pieces_of_log(found)]
-            with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
                 self.content, *pieces = pool.map(lambda path: objects.read(files, path) or b"", paths)
             self.log = b"".join(pieces)
             record = manifest.parse(self.content, paths[0])
@@ -121,10 +121,14 @@ class RemoteRun:
         with self._open() as (files, folder):
             if objects.size(files, revision_path(folder, self.revision + 1)) is not None:
                 raise self._taken_over()
-            for name, artifact in made.items():
-                path = f"{folder}/files/{artifact['sha256']}"
+
+            def put(name: str) -> None:
+                path = f"{folder}/files/{made[name]['sha256']}"
                 # Whoever fetches it compares its hash.
-                objects.put_artifact(files, run_folder / name, path, artifact, read_back=False)
+                objects.put_artifact(files, run_folder / name, path, made[name], read_back=False)
+
+            with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+                list(pool.map(put, made))
         self._send_log(log.read_bytes())
 
     def save_log(self, log: Path) -> None:

@@ -75,7 +75,7 @@ def _find_old(files: "AbstractFileSystem", root: str, stamp: str, keep: int) -> 
     names: list[str] = []
     with suppress(FileNotFoundError):
         names = [path.rstrip("/").rpartition("/")[2] for path in files.ls(root, detail=False)]
-    with ThreadPoolExecutor(remote.READS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(remote.REQUESTS_AT_ONCE) as pool:
         runs = list(pool.map(lambda name: _read(files, root, name), filter(manifest.STAMP.fullmatch, names)))
     runs.sort(key=lambda run: (manifest.start(run.record), run.stamp), reverse=True)
     finished = [run for run in runs if manifest.is_finished(run.record) and (run.stamp == stamp or not _is_in_use(run))]
