@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -132,10 +132,19 @@ class DagRun(NamedTuple):
         prefix = f"{self.dag}/{self.run_id}/"
         return [folder for folder in self.airflow.project.runs() if manifest(folder)["run_id"].startswith(prefix)]
 
+    def log_file(self) -> Path:
+        """Return the run's only log."""
+        (folder,) = self.folders()
+        return self.airflow.project.root / "logs" / f"log_{folder.name}.log"
+
     def log(self) -> str:
         """Return the text of the run's only log."""
-        (folder,) = self.folders()
-        return (self.airflow.project.root / "logs" / f"log_{folder.name}.log").read_text(encoding="utf-8")
+        return self.log_file().read_text(encoding="utf-8")
+
+    def notice(self) -> Any:
+        """Wait for the run's notice and return it; the end of the tests shows that it has only one."""
+        received = self.airflow.source.received  # type: ignore[attr-defined]
+        return wait_for(lambda: next((one for one in received if str(self.log_file()) in one["message"]), None))
 
 
 def manifest(folder: Path) -> Any:
@@ -238,6 +247,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, python_without_airflow: Pa
             running_airflow = Airflow(project, address, log_in(address, secret), source)
             yield running_airflow
             assert running_airflow.get("/importErrors")["import_errors"] == []
+            logs = re.findall(r"Log: .*?\.log", str(source.received))  # type: ignore[attr-defined]
+            assert len(set(logs)) == len(logs)
         finally:
             running.send_signal(signal.SIGTERM)
             assert running.wait(60) == 0
@@ -343,19 +354,16 @@ def test_source_down_for_the_first_two_tries(airflow: Airflow, dag: str) -> None
 @pytest.mark.parametrize("dag", DAGS)
 def test_source_down_for_good(airflow: Airflow, dag: str) -> None:
     """The run fails after three tries in one log, and NOTIFY_URL receives one message, without data."""
-    airflow.source.received.clear()  # type: ignore[attr-defined]
     run = airflow.trigger(dag, data_url=f"{airflow.url}/503?token=hidden")
 
     assert run.wait() == "failed"
     assert run.tasks() == dict.fromkeys(STEPS, ("upstream_failed", 0)) | {"data_loader": ("failed", 3)}
     assert run.log().count("found 503") == 3
-    wait_for(lambda: airflow.source.received or None)  # type: ignore[attr-defined]
-    (notice,) = airflow.source.received  # type: ignore[attr-defined]
-    log = airflow.project.root / "logs" / f"log_{run.folders()[0].name}.log"
-    assert notice["title"] == f"{dag} failed"
+    notice = run.notice()
+    assert (notice["title"], notice["type"]) == (f"{dag} failed", "failure")
     cause = "[DATA_LOADER]: http://127.0.0.1:"
     assert notice["message"].startswith(f"Task: data_loader\nCause: {cause}")
-    assert notice["message"].endswith(f"found 503; check DATA_URL and its server\nLog: {log}")
+    assert notice["message"].endswith(f"found 503; check DATA_URL and its server\nLog: {run.log_file()}")
 
 
 @pytest.mark.parametrize("dag", DAGS)
@@ -456,6 +464,30 @@ def test_killed_task_is_tried_again_in_the_same_log(airflow: Airflow) -> None:
     assert run.log().count("[DATA_LOADER]: done") == 2
 
 
+@pytest.mark.parametrize("dag", DAGS)
+def test_killed_task_is_reported(airflow: Airflow, dag: str) -> None:
+    """The notice is also sent if the process that should send it is killed, of a task that is not tried again."""
+    with replaced(airflow.project.root / "etl" / "transform.py", "import time; time.sleep(60)\n"):
+        run = airflow.trigger(dag)
+        process = wait_for(lambda: find_step(airflow.project, "transform"))
+    process.parent().kill()
+    process.kill()
+
+    assert run.wait() == "failed"
+    assert run.notice()["message"].startswith("Task: transform\nCause: see the log of the task in Airflow\nLog: ")
+
+
+@contextmanager
+def replaced(file: Path, text: str) -> Iterator[None]:
+    """Give a file other content for a while."""
+    original = file.read_text(encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
+    try:
+        yield
+    finally:
+        file.write_text(original, encoding="utf-8")
+
+
 def find_step(project: Project, step: str) -> psutil.Process | None:
     """Return the running process of a step, if any."""
     for process in processes_in(project.root):
@@ -466,7 +498,7 @@ def find_step(project: Project, step: str) -> psutil.Process | None:
 
 @pytest.mark.parametrize("dag", DAGS)
 def test_stopped_task_stops_its_step(airflow: Airflow, dag: str) -> None:
-    """Marking a task as failed ends its step, which logs the signal."""
+    """Marking a task as failed ends its step, which logs the signal, and is reported."""
     airflow.source.release.clear()  # type: ignore[attr-defined]
     run = airflow.trigger(dag, data_url=f"{airflow.url}/held")
     wait_for(lambda: find_step(airflow.project, "data_loader"))
@@ -477,6 +509,7 @@ def test_stopped_task_stops_its_step(airflow: Airflow, dag: str) -> None:
     assert response.ok, response.text
     wait_for(lambda: True if find_step(airflow.project, "data_loader") is None else None)
     assert "stopped by SIGTERM" in run.log()
+    assert run.notice()
     airflow.source.release.set()  # type: ignore[attr-defined]
 
 
@@ -487,15 +520,10 @@ LAST_LINES = {"stray": "print('late')", "none": "pass", "hostile": "print('/etc/
 @pytest.mark.parametrize("last", LAST_LINES)
 def test_output_with_a_wrong_last_line_is_an_error(airflow: Airflow, dag: str, last: str) -> None:
     """A line printed after the log's path, or instead of it, is never taken for the path."""
-    script = airflow.project.root / "etl" / "transform.py"
-    original = script.read_text(encoding="utf-8")
     path = "import sys; print(sys.argv[1], flush=True); sys.stdout = sys.stderr\n" if last == "stray" else ""
-    script.write_text(path + LAST_LINES[last] + "\n", encoding="utf-8")
-    try:
+    with replaced(airflow.project.root / "etl" / "transform.py", path + LAST_LINES[last] + "\n"):
         run = airflow.trigger(dag)
         assert run.wait() == "failed"
-    finally:
-        script.write_text(original, encoding="utf-8")
 
     assert run.tasks() == {
         "data_loader": ("success", 1),
@@ -504,6 +532,7 @@ def test_output_with_a_wrong_last_line_is_an_error(airflow: Airflow, dag: str, l
         "evaluate": ("upstream_failed", 0),
     }
     assert "expected the path of the run's log" in run.task_log("transform")
+    assert run.notice()["message"].startswith("Task: transform\n")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ dags = {
         "tasks": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
         "timeouts": sorted({task.execution_timeout.total_seconds() for task in dag.tasks}),
         "retries": [task.retries for task in dag.tasks],
+        "reported": [task.has_on_failure_callback for task in dag.tasks],
         "params": dag.params.dump(),
     }
     for dag in bag.dags.values()
@@ -77,6 +79,18 @@ import os, pathlib, sys
 sys.path.append(sys.argv[1])
 from my_pipeline_shared.notice import last_error
 print("CAUSE", last_error(pathlib.Path(os.environ["LOG"]), "train"))
+"""
+SLOW_NOTICE = """
+import os, sys, time, types
+sys.path.append(sys.argv[1])
+from my_pipeline_shared import notice
+notice.SECONDS_TO_SEND = 1
+task = types.SimpleNamespace(dag_id="my_pipeline", run_id="of another worker", task_id="train")
+context = {"ti": task, "dag_run": types.SimpleNamespace(run_after="now")}
+start = time.monotonic()
+accepted = notice.send(context)
+print(notice.describe(context), accepted, time.monotonic() - start < 20, sep="\\n", flush=True)
+os._exit(0)
 """
 POLICY = """
 import sys
@@ -135,6 +149,7 @@ def test_only_the_dags_of_a_project_in_the_dags_folder_are_parsed(project: Proje
         }
         assert dag["schedule"] is None
         assert dag["retries"] == [2, 0, 0, 2]
+        assert dag["reported"] == [True] * 4
         assert dag["timeouts"] == [21600]
 
 
@@ -264,6 +279,15 @@ def test_undelivered_notice_is_an_error_without_the_secret(project: Project, tar
 
     assert "NOTIFY_URL: " in output
     assert SECRET not in output
+
+
+def test_notice_without_an_answer_and_without_a_log(project: Project) -> None:
+    """A server that never answers does not hold up the task; without the log, the notice refers to Airflow."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"json://127.0.0.1:{silent.getsockname()[1]}/?rto=60"
+        output = in_airflow(project, SLOW_NOTICE, project.root / "dags", NOTIFY_URL=target)
+
+    assert output.splitlines()[-4:] == ["Task: train", "Cause: see the log of the task in Airflow", "False", "True"]
 
 
 def test_cause_of_a_failure_is_that_of_the_last_try(project: Project, tmp_path: Path) -> None:

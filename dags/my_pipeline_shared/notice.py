@@ -1,40 +1,73 @@
 """The notice of a failed run, sent to NOTIFY_URL."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from airflow.sdk import Context
-from steplib.errors import SettingError
+from airflow.sdk import Context, TaskInstanceState
+from steplib.errors import PipelineError
 from steplib.runs import registry
 
 from my_pipeline_shared.settings import NOTIFY_URL
+
+# Airflow kills a task whose callbacks take longer than 20 s, and would then try it again.
+SECONDS_TO_SEND = 10
+SENT = "notice_sent"
 
 log = logging.getLogger(__name__)
 
 
 def notify(context: Context) -> None:
-    """Report which task failed, why, and where the log is; no data. The DAG processor calls this, once for a run."""
+    """Report the failure of a task from its own process, on the worker that has the run's log."""
+    ti = context["ti"]
     if not NOTIFY_URL:
         return
+    states = ti.get_task_states(ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
+    # A task that Airflow knows to have failed was marked as failed or lost its worker; notify_if_unsent reports it.
+    if states[ti.run_id][ti.task_id] == TaskInstanceState.RUNNING and send(context):
+        ti.xcom_push(SENT, value=True)
+
+
+def notify_if_unsent(context: Context) -> None:
+    """Report a failed run whose task has not done so, such as a killed one. The DAG processor calls this."""
+    ti = context["ti"]
+    if NOTIFY_URL and not ti.xcom_pull(ti.task_id, key=SENT):
+        send(context)
+
+
+def send(context: Context) -> bool:
+    """Send which task failed, why, and where the log is, but no data; return whether the message was accepted."""
     try:
         import apprise
     except ModuleNotFoundError:
         log.error("NOTIFY_URL: the package apprise is not installed in Airflow's environment; install it")  # noqa: TRY400
-        return
-    # apprise would log an address that it does not recognize, with the secret in it.
-    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
-    ti = context["ti"]
-    run = None
-    with suppress(SettingError):  # without STATE_DIR in a bundle, which is then the cause of the failure
-        run = registry.find_run(f"{ti.dag_id}/{ti.run_id}/{context['dag_run'].run_after}")
-    cause = last_error(run.log, ti.task_id) if run else None
-    body = f"Task: {ti.task_id}\nCause: {cause or 'see the log of the task in Airflow'}\nLog: {run and run.log}"
+        return False
+    # They would log an address that is not recognized, and parts of others, with the secret in it.
+    for name in ("apprise", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     target = apprise.Apprise()
     if not target.add(NOTIFY_URL):
         log.error("NOTIFY_URL: expected an apprise URL, found something else; correct it")
-    elif not target.notify(title=f"{ti.dag_id} failed", body=body):
-        log.error("NOTIFY_URL: the message was not accepted; check the address and the network")
+        return False
+    title, failure = f"{context['ti'].dag_id} failed", apprise.NotifyType.FAILURE
+    sending = ThreadPoolExecutor(1).submit(target.notify, describe(context), title, failure)
+    with suppress(TimeoutError):
+        if sending.result(SECONDS_TO_SEND):
+            return True
+    log.error("NOTIFY_URL: the message was not accepted; check the address and the network")
+    return False
+
+
+def describe(context: Context) -> str:
+    """Return the text of the notice; without the run's files on this machine, it refers to Airflow."""
+    ti = context["ti"]
+    cause, place = None, ""
+    with suppress(OSError, PipelineError):
+        run = registry.find_run(f"{ti.dag_id}/{ti.run_id}/{context['dag_run'].run_after}")
+        if run:
+            cause, place = last_error(run.log, ti.task_id), f"\nLog: {run.log}"
+    return f"Task: {ti.task_id}\nCause: {cause or 'see the log of the task in Airflow'}{place}"
 
 
 def last_error(log_file: Path, task: str) -> str | None:

@@ -13,7 +13,7 @@ from steplib.runs.folders import stamp_of_log
 from steplib.runs.run import Run
 from steplib.source.address import redact
 
-from my_pipeline_shared.notice import notify
+from my_pipeline_shared.notice import notify, notify_if_unsent
 from my_pipeline_shared.settings import ETL_PYTHON, RETRY_PAUSES, STEP_TIMEOUT, VALUES
 
 MODEL = Asset("my_pipeline_model", group="my_pipeline")
@@ -102,8 +102,12 @@ DAG_OPTIONS: dict[str, Any] = {
     # A paused DAG would leave its first run queued without a message.
     "is_paused_upon_creation": False,
     "tags": ["etl", "machine learning"],
-    "on_failure_callback": notify,
-    "default_args": {"owner": "my_pipeline", "execution_timeout": timedelta(seconds=STEP_TIMEOUT)},
+    "on_failure_callback": notify_if_unsent,
+    "default_args": {
+        "owner": "my_pipeline",
+        "execution_timeout": timedelta(seconds=STEP_TIMEOUT),
+        "on_failure_callback": notify,
+    },
 }
 # For the tasks that depend on the network: the first on the source and the storage, the last on the storage.
 RETRY: dict[str, Any] = {
