@@ -42,6 +42,9 @@ OTHER_AIRFLOW = {
     "PYTHONPATH": "/nowhere",
 }
 
+# A variable of the workers, which a connection without this value must leave alone.
+OWN_VARIABLE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+
 
 class Airflow(NamedTuple):
     """A running Airflow with the project in its dags folder."""
@@ -240,7 +243,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, python_without_airflow: Pa
         with suppress(OSError):
             taken.bind(("", 8080))
             taken.listen()
-        running = run_airflow(project, NOTIFY_URL=f"json://127.0.0.1:{source.server_port}/notices", **OTHER_AIRFLOW)
+        own = {"NOTIFY_URL": f"json://127.0.0.1:{source.server_port}/notices"} | OWN_VARIABLE
+        running = run_airflow(project, **own, **OTHER_AIRFLOW)
         try:
             address, secret = wait_for(lambda: printed_login(project), 300)
             assert not address.endswith(":8080")
@@ -475,6 +479,55 @@ def test_killed_task_is_reported(airflow: Airflow, dag: str) -> None:
 
     assert run.wait() == "failed"
     assert run.notice()["message"].startswith("Task: transform\nCause: see the log of the task in Airflow\nLog: ")
+
+
+# The first line is masked by itself, and so is the second.
+AWKWARD = "Zq7'\"Secret\n{{ 7 * 7 }} $HOME `pwd` \\n.sh"
+SHOW_CREDENTIALS = """
+import json, os, pathlib, sys
+found = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+pathlib.Path("seen.json").write_text(json.dumps(found))
+print(*found.values(), sep="\\n")
+print(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("dag", DAGS)
+def test_credentials_of_a_connection(airflow: Airflow, dag: str) -> None:
+    """A step gets what STORAGE_CONN holds, unchanged, and keeps the worker's other variables; Airflow shows ***."""
+    name, root = f"storage-{dag}", airflow.project.root
+    extra = json.dumps({"region_name": "eu-central-1", "aws_session_token": f"session {AWKWARD}", "endpoint_url": ""})
+    made = airflow.post(
+        "/connections", connection_id=name, conn_type="aws", login="AKIA0123", password=AWKWARD, extra=extra
+    )
+    assert made.ok, made.text
+    settings = (root / ".env").read_text(encoding="utf-8") + f"STORAGE_CONN={name}\n"
+    with replaced(root / ".env", settings), replaced(root / "etl" / "transform.py", SHOW_CREDENTIALS):
+        run = airflow.trigger(dag)
+        run.wait()
+
+    credentials = {"AWS_ACCESS_KEY_ID": "AKIA0123", "AWS_SECRET_ACCESS_KEY": AWKWARD}
+    credentials |= {"AWS_SESSION_TOKEN": f"session {AWKWARD}", "AWS_DEFAULT_REGION": "eu-central-1"}
+    assert json.loads((root / "seen.json").read_bytes()) == credentials | OWN_VARIABLE
+    fields = airflow.get(f"{run.path}/taskInstances/transform")["rendered_fields"]
+    shown = (fields.get("env") or fields["op_kwargs"]["env"]).items()
+    assert [value for key, value in shown if key.startswith("AWS_")] == ["***", "eu-central-1", "***", "***"]
+    log = run.task_log("transform")
+    assert "AKIA0123" in log
+    assert not [part for part in ("Zq7", "7 * 7", "$HOME") if part in log]
+
+
+@pytest.mark.parametrize("dag", DAGS)
+def test_missing_connection_is_not_retried(airflow: Airflow, dag: str) -> None:
+    """A run without its connection fails at once, and the task's log names the setting."""
+    env_file = airflow.project.root / ".env"
+    with replaced(env_file, env_file.read_text(encoding="utf-8") + "STORAGE_CONN=missing\n"):
+        run = airflow.trigger(dag)
+        assert run.wait() == "failed"
+
+    assert run.tasks()["data_loader"] == ("failed", 1)
+    expected = "expected a connection that exists in Airflow, found 'missing'; correct it"
+    assert f"STORAGE_CONN (set by {env_file}): {expected}" in run.task_log("data_loader")
 
 
 @contextmanager

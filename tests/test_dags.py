@@ -80,6 +80,19 @@ sys.path.append(sys.argv[1])
 from my_pipeline_shared.notice import last_error
 print("CAUSE", last_error(pathlib.Path(os.environ["LOG"]), "train"))
 """
+CONNECTIONS = """
+import json, os, sys
+sys.path.append(sys.argv[1])
+from airflow.sdk.exceptions import AirflowFailException
+from my_pipeline_shared.connection import read_connection
+found = {}
+for name in json.loads(os.environ["NAMES"]):
+    try:
+        found[name] = read_connection(name)
+    except AirflowFailException as error:
+        found[name] = str(error)
+print(json.dumps(found))
+"""
 SLOW_NOTICE = """
 import os, sys, time, types
 sys.path.append(sys.argv[1])
@@ -215,7 +228,7 @@ def test_form_takes_the_web_and_the_clouds_without_credentials(project: Project)
     "wrong",
     [
         *("STEP_TIMEOUT=soon", "STEP_TIMEOUT=0", "STEP_TIMEOUT=", "RETRY_DELAY=100000", "RETRY_DELAY=1e3"),
-        *("SCHEDULE=@dayly", "SCHEDULE=0 5 * *"),
+        *("SCHEDULE=@dayly", "SCHEDULE=0 5 * *", "STORAGE_CONN=my storage"),
     ],
 )
 def test_wrong_setting_is_named(project: Project, wrong: str) -> None:
@@ -227,6 +240,86 @@ def test_wrong_setting_is_named(project: Project, wrong: str) -> None:
     for error in errors.values():
         assert f"{name} (set by the environment): expected " in error
         assert f"found {value!r}; correct it" in error
+
+
+def test_connection_in_place_of_its_name_is_not_shown(project: Project) -> None:
+    """A URI in STORAGE_CONN is an import error without its password."""
+    errors = parse(project, project.root, STORAGE_CONN=f"aws://AKIA0:{SECRET}@")["errors"]
+
+    assert errors
+    for error in errors.values():
+        assert "STORAGE_CONN (set by the environment): expected the name of an Airflow connection, found some" in error
+        assert SECRET not in error
+
+
+GOOGLE, AZURE = "google_cloud_platform", "wasb"
+PASSED_ON: list[tuple[dict[str, object], dict[str, str]]] = [
+    ({"conn_type": "aws"}, {}),
+    (
+        {"conn_type": "aws", "login": "AKIA0", "password": "a", "extra": {"region_name": "eu-1", "endpoint_url": ""}},
+        {"AWS_ACCESS_KEY_ID": "AKIA0", "AWS_SECRET_ACCESS_KEY": "a", "AWS_DEFAULT_REGION": "eu-1"},
+    ),
+    (
+        {"conn_type": "aws", "extra": {"aws_session_token": "a\"b'\n{{ c }}.sh", "endpoint_url": "http://h"}},
+        {"AWS_SESSION_TOKEN": "a\"b'\n{{ c }}.sh", "AWS_ENDPOINT_URL": "http://h"},
+    ),
+    (
+        {"conn_type": AZURE, "login": "a", "password": "b", "host": "https://a.blob.core.windows.net/"},
+        {"AZURE_STORAGE_ACCOUNT_NAME": "a", "AZURE_STORAGE_ACCOUNT_KEY": "b"},
+    ),
+    (
+        {"conn_type": AZURE, "login": "a", "extra": {"extra__wasb__sas_token": "sv=1"}},
+        {"AZURE_STORAGE_ACCOUNT_NAME": "a", "AZURE_STORAGE_SAS_TOKEN": "sv=1"},
+    ),
+    (
+        {"conn_type": AZURE, "extra": {"connection_string": "A=b;C=d"}},
+        {"AZURE_STORAGE_CONNECTION_STRING": "A=b;C=d"},
+    ),
+    (
+        {
+            "conn_type": AZURE,
+            "login": "i",
+            "password": "s",
+            "host": "a.blob.core.windows.net",
+            "extra": {"tenant_id": "t"},
+        },
+        {
+            "AZURE_STORAGE_CLIENT_ID": "i",
+            "AZURE_STORAGE_CLIENT_SECRET": "s",
+            "AZURE_STORAGE_TENANT_ID": "t",
+            "AZURE_STORAGE_ACCOUNT_NAME": "a",
+        },
+    ),
+    (
+        {"conn_type": GOOGLE, "extra": {"key_path": "/k.json", "project": "p", "num_retries": 5, "keyfile_dict": ""}},
+        {"GOOGLE_APPLICATION_CREDENTIALS": "/k.json", "GOOGLE_CLOUD_PROJECT": "p"},
+    ),
+]
+REFUSED: list[tuple[dict[str, object], str]] = [
+    (
+        {"conn_type": "postgres", "password": SECRET},
+        "a connection of type aws, wasb or google_cloud_platform, found ",
+    ),
+    ({"conn_type": "aws", "extra": {"role_arn": "arn", "profile_name": "p"}}, "aws, found 'profile_name', 'role_arn'"),
+    ({"conn_type": GOOGLE, "extra": {"keyfile_dict": {"private_key": SECRET}}}, f"{GOOGLE}, found 'keyfile_dict'"),
+    ({"conn_type": AZURE, "login": "a", "host": "https://a.blob.core.chinacloudapi.cn"}, "wasb, found 'host'"),
+    ({"conn_type": "aws", "extra": f"[{SECRET}"}, "a JSON object in the connection's extra, found something else"),
+]
+
+
+def test_connection_becomes_variables(project: Project) -> None:
+    """Each type of connection sets what it holds and nothing else; what has no variable is refused, not dropped."""
+    cases = {f"c{i}": connection for i, (connection, _) in enumerate([*PASSED_ON, *REFUSED])}
+    connections = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(case) for name, case in cases.items()}
+    names = json.dumps([*cases, "missing"])
+    output = in_airflow(project, CONNECTIONS, project.root / "dags", NAMES=names, STORAGE_CONN="c0", **connections)
+    found = list(json.loads(output.splitlines()[-1]).values())
+
+    assert found[: len(PASSED_ON)] == [variables for _, variables in PASSED_ON]
+    for message, (_, expected) in zip(found[len(PASSED_ON) :], [*REFUSED, ({}, "found 'missing'")], strict=True):
+        assert message.startswith("STORAGE_CONN (set by the environment): expected ")
+        assert expected in message
+        assert SECRET not in message
 
 
 def test_dags_without_the_project_say_so(project: Project) -> None:

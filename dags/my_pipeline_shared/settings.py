@@ -15,6 +15,18 @@ RETRY_PAUSES = settings.retry_pauses(VALUES)
 STEP_TIMEOUT = settings.seconds(VALUES["STEP_TIMEOUT"], least=1, most=30 * settings.DAY)
 
 
+def _storage_conn() -> str:
+    value = VALUES["STORAGE_CONN"]
+    if not re.fullmatch("[A-Za-z0-9_.-]*", value.text):
+        # It may be the connection itself, as a URI or as JSON, with its password.
+        found = "something else" if re.search('[:@"]', value.text) else None
+        raise value.wrong("the name of an Airflow connection", found)
+    return value.text
+
+
+STORAGE_CONN = _storage_conn()
+
+
 def schedule() -> str | None:
     """Return SCHEDULE. Raises SettingError for anything but five fields of cron or a name for them."""
     value = VALUES["SCHEDULE"]

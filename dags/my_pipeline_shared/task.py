@@ -13,8 +13,9 @@ from steplib.runs.folders import stamp_of_log
 from steplib.runs.run import Run
 from steplib.source.address import redact
 
+from my_pipeline_shared.connection import WithConnection
 from my_pipeline_shared.notice import notify, notify_if_unsent
-from my_pipeline_shared.settings import ETL_PYTHON, RETRY_PAUSES, STEP_TIMEOUT, VALUES
+from my_pipeline_shared.settings import ETL_PYTHON, RETRY_PAUSES, STEP_TIMEOUT, STORAGE_CONN, VALUES
 
 MODEL = Asset("my_pipeline_model", group="my_pipeline")
 # The web and the clouds only, and without credentials: everyone who can see the run can see its parameters.
@@ -41,7 +42,7 @@ class RetryByExitCode(RetryPolicy):
 
 def environment(after: str | None = None) -> dict[str, Any]:
     """Return the variables of a step's process, as templates; `after` is the task that hands on the log."""
-    return {
+    templates = {
         "LOG_FILE": f"{{{{ ti.xcom_pull(task_ids='{after}') }}}}" if after else "",
         # Airflow would read a value that ends with .sh as a file, and render braces in it.
         "ETL_PYTHON": literal(ETL_PYTHON),
@@ -51,6 +52,7 @@ def environment(after: str | None = None) -> dict[str, Any]:
         # If it were set, the scripts could not import steplib.
         "PYTHONSAFEPATH": "",
     }
+    return WithConnection(templates) if STORAGE_CONN else templates
 
 
 def check_conf(context: Context) -> None:

@@ -42,6 +42,7 @@ DEFAULTS = {
     "SCHEDULE": "",
     "STEP_TIMEOUT": "21600",
     "NOTIFY_URL": "",
+    "STORAGE_CONN": "",
 }
 
 
