@@ -297,9 +297,12 @@ def test_dag_is_there_at_once(airflow: Airflow) -> None:
 @pytest.mark.parametrize("dag", DAGS)
 def test_same_results_as_by_shell(airflow: Airflow, dag: str) -> None:
     """A run has four green tasks, the results of run_pipeline.sh, and its metrics on the model's asset."""
-    run = airflow.trigger(dag, data_url=f"{airflow.url}/good")
+    env_file, place = airflow.project.root / ".env", f"{airflow.project.root}/published"
+    storage = f"STORAGE_URL='FILE://{place}/'\n" if dag == "my_pipeline" else ""
+    with replaced(env_file, env_file.read_text(encoding="utf-8") + storage):
+        run = airflow.trigger(dag, data_url=f"{airflow.url}/good")
+        assert run.wait() == "success", run.tasks()
 
-    assert run.wait() == "success", run.tasks()
     assert run.tasks() == ALL_GREEN
     assert {line.split("][")[2].partition("]")[0] for line in run.log().splitlines()} == set(STEPS)
     (folder,) = run.folders()
@@ -310,7 +313,9 @@ def test_same_results_as_by_shell(airflow: Airflow, dag: str) -> None:
     assert event["name"] == "my_pipeline_model"
     metrics = json.loads((folder / "evaluation.json").read_bytes())
     source = manifest(folder)["artifacts"]["raw_data.csv"]
-    assert event["extra"] == {"run": str(folder), "data_sha256": source["sha256"], **metrics}
+    assert bool(storage) == (Path(place) / "runs" / folder.name / "manifest.json").exists()
+    published = {"published": f"file://{place}/runs/{folder.name}"} if storage else {}
+    assert event["extra"] == {"run": str(folder), "data_sha256": source["sha256"], **published, **metrics}
     wait_for(lambda: True if event["timestamp"] <= last_run_after(airflow, "consumer") else None)
 
 

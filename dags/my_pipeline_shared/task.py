@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from steplib.runs import manifest
 from steplib.runs.folders import stamp_of_log
 from steplib.runs.run import Run
+from steplib.settings import check_storage_url
 from steplib.source.address import redact
 
 from my_pipeline_shared.connection import WithConnection
@@ -74,11 +75,14 @@ def check_log(line: str) -> str:
 
 
 def record_model(context: Context, log_file: str) -> None:
-    """Put the metrics, the run's folder and the data's sha256 into the event of the model's asset."""
+    """Put the metrics, the run's folder, where it is published and the data's sha256 into the model's asset event."""
     run = Run(stamp_of_log(Path(log_file)) or "")
     record = manifest.read(run.folder)
     run.release()
     facts = {"run": str(run.folder), "data_sha256": record["artifacts"]["raw_data.csv"]["sha256"]}
+    storage = VALUES["STORAGE_URL"]
+    if storage.text:
+        facts["published"] = f"{check_storage_url(storage.text, storage.name).rstrip('/')}/runs/{run.stamp}"
     context["outlet_events"][MODEL].extra.update(manifest.metrics(record) | facts)
 
 
