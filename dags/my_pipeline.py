@@ -24,7 +24,7 @@ from airflow.sdk import DAG, literal
 # Airflow's import path has only its dags folder; what both DAGs share is beside this file.
 sys.path.append(str(Path(__file__).resolve().parent))
 from my_pipeline_shared.settings import ROOT, schedule
-from my_pipeline_shared.task import DAG_OPTIONS, MODEL, RETRY, check_conf, check_log, environment, record_model
+from my_pipeline_shared.task import DAG_OPTIONS, MODEL, check_conf, check_log, environment, record_model
 
 # The same for all tasks. Values are passed in `env`, never in the command's text, so none can be executed.
 BASH: dict[str, Any] = {
@@ -43,7 +43,6 @@ with DAG("my_pipeline", schedule=schedule(), doc_md=__doc__, **DAG_OPTIONS):
         bash_command=USE_FORM + 'exec "$ETL_PYTHON" etl/data_loader.py',
         env=environment(),
         pre_execute=check_conf,
-        **RETRY,
         **BASH,
     )
     transform = BashOperator(
@@ -64,7 +63,6 @@ with DAG("my_pipeline", schedule=schedule(), doc_md=__doc__, **DAG_OPTIONS):
         env=environment(after="train"),
         outlets=[MODEL],
         post_execute=record_model,
-        **RETRY,
         **BASH,
     )
 

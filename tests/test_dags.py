@@ -161,7 +161,7 @@ def test_only_the_dags_of_a_project_in_the_dags_folder_are_parsed(project: Proje
             "evaluate": ["train"],
         }
         assert dag["schedule"] is None
-        assert dag["retries"] == [2, 0, 0, 2]
+        assert dag["retries"] == [2, 2, 2, 2]
         assert dag["reported"] == [True] * 4
         assert dag["timeouts"] == [21600]
 

@@ -113,12 +113,10 @@ DAG_OPTIONS: dict[str, Any] = {
         "owner": "my_pipeline",
         "execution_timeout": timedelta(seconds=STEP_TIMEOUT),
         "on_failure_callback": notify,
+        # The first task depends on the source, the last on the storage, and with RUNS_URL all of them do.
+        "retries": len(RETRY_PAUSES),
+        "retry_policy": RetryByExitCode(),
+        # Used when the task's own process dies, because no retry policy is asked then.
+        "retry_delay": timedelta(seconds=RETRY_PAUSES[0]),
     },
-}
-# For the tasks that depend on the network: the first on the source and the storage, the last on the storage.
-RETRY: dict[str, Any] = {
-    "retries": len(RETRY_PAUSES),
-    # Used when the task's own process dies, because no retry policy is asked then.
-    "retry_delay": timedelta(seconds=RETRY_PAUSES[0]),
-    "retry_policy": RetryByExitCode(),
 }
