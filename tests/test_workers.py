@@ -405,7 +405,126 @@ def test_unknown_run(workers: list[Project], place: Place) -> None:
 
     assert done.returncode == 64
     assert f"{place.runs} has no run 2020_01_01_00_00_00, or no longer; start a new run" in done.stderr
-    assert not (workers[0].root / "results").exists()
+    assert workers[0].runs() == []
+    assert list(workers[0].root.glob("logs/*")) == []
+
+
+@on_disk
+def test_published_runs_beside_it(workers: list[Project], place: Place) -> None:
+    """Removing old runs from RUNS_URL removes no published one, if one place is inside the other."""
+    place.settings["RUNS_URL"] = f"{place.settings['STORAGE_URL']}/runs"
+    stamps = []
+    for number in range(2):
+        place.settings["PIPELINE_RUN_ID"] = str(number)
+        log = take_all(workers[:1], STEPS[:3], "", place)
+        assert take(workers[1], "evaluate", log, place, KEEP_RUNS="1").returncode == 0
+        stamps.append(stamp_of(log))
+
+    names = {name for name in place.content() if f"/{stamps[0]}/" in name}
+    assert names == {f"/{stamps[0]}/{name}" for name in (*ARTIFACTS, "manifest.json", f"log_{stamps[0]}.log")}
+    assert is_verified(workers[0].step("runs", "verify", f"{place.runs}/{stamps[0]}", **place.settings))
+
+
+@on_disk
+def test_running_step_is_not_removed(workers: list[Project], place: Place, tmp_path: Path) -> None:
+    """A run that failed before, but in which a step is working, is not an old one."""
+    log = take_all(workers[:1], STEPS[:2], "", place)
+    assert take(workers[0], "evaluate", log, place).returncode == 64
+    process = start(workers[0], "train", log, place, tmp_path)
+    place.settings["PIPELINE_RUN_ID"] = "another"
+    for _ in range(2):
+        assert take(workers[1], "data_loader", "", place, DATA_URL="bin/ask.py", KEEP_RUNS="1").returncode == 65
+        place.settings["PIPELINE_RUN_ID"] += "."
+    (tmp_path / "go").touch()
+    _, stderr = process.communicate(timeout=100)
+
+    assert process.returncode == 0, stderr
+    assert take(workers[2], "evaluate", log, place).returncode == 0
+
+
+@on_disk
+@pytest.mark.parametrize("content", [b"", b"../../etc", b"\xff"])
+def test_damaged_name(workers: list[Project], place: Place, content: bytes) -> None:
+    """A damaged record of an orchestrator's name is one line and 65, once."""
+    take_all(workers[:1], STEPS[:1], "", place)
+    (path,) = place.files().find(f"{place.runs}/names")
+    place.files().pipe_file(path, content)
+    done = take(workers[1], "data_loader", "", place)
+
+    assert done.returncode == 65
+    assert done.stderr.rstrip().endswith("expected the stamp of a run, found something else; remove this object")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@on_disk
+@pytest.mark.parametrize("damage", [{"run_id": 5}, {"x": 10**400}, {"run_id": "\ud800"}, {"id": None}, {"steps": 1}])
+def test_damaged_manifest_of_an_old_run(workers: list[Project], place: Place, damage: dict[str, object]) -> None:
+    """However damaged an old run is, removing old runs fails no later one."""
+    stamps = []
+    for number in range(2):
+        place.settings["PIPELINE_RUN_ID"] = str(number)
+        log = take_all(workers[:1], STEPS[:3], "", place)
+        if number:
+            done = take(workers[1], "evaluate", log, place, KEEP_RUNS="1")
+            assert done.returncode == 0, done.stderr
+            break
+        stamps.append(stamp_of(log))
+        text = json.dumps(place.manifest(stamps[0]) | damage).replace(f"{10**400}", "1e999")
+        place.files().pipe_file(f"{place.runs}/{stamps[0]}/manifest/99.json", text.encode())
+
+
+@on_disk
+def test_load_of_a_run_that_has_been_removed(workers: list[Project], place: Place) -> None:
+    """A load of a removed run starts a new run under its name, on every worker the same."""
+    first = take_all(workers[:1], STEPS, "", place)
+    place.files().rm(f"{place.runs}/{stamp_of(first)}", recursive=True)
+    place.files().rm(f"{place.runs}/names", recursive=True)
+    second = take(workers[1], "data_loader", "", place)
+    third = take(workers[0], "data_loader", "", place)
+
+    assert second.returncode == third.returncode == 0, third.stderr
+    assert stamp_of(second.stdout.strip()) == stamp_of(third.stdout.strip()) != stamp_of(first)
+
+
+@on_disk
+@pytest.mark.parametrize("last", ["transform", "evaluate"])
+def test_runs_url_that_is_set_later(workers: list[Project], place: Place, last: str) -> None:
+    """A run that began without RUNS_URL is not continued with it, and stays as it is."""
+    steps = STEPS[: STEPS.index(last) + 1]
+    log = workers[0].run_steps(steps, PIPELINE_RUN_ID=place.settings["PIPELINE_RUN_ID"])
+    (run,) = workers[0].runs()
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    done = take(workers[0], last, log, place)
+
+    assert done.returncode == 64, done.stderr
+    assert f"{place.runs} has no run" in done.stderr
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+@on_disk
+def test_log_of_a_different_run(workers: list[Project], place: Place) -> None:
+    """If this disk has the log of an older run of the same name, it is kept beside the new one."""
+    log = take_all(workers[:1], STEPS[:2], "", place)
+    older = workers[1].root / "logs" / Path(log).name
+    older.parent.mkdir()
+    older.write_text("[an older run]\n", encoding="utf-8")
+    assert take(workers[1], "train", log, place).returncode == 0
+
+    assert older.with_name(f"{older.name}.before").read_text(encoding="utf-8") == "[an older run]\n"
+    assert older.read_bytes().startswith((workers[0].root / "logs" / Path(log).name).read_bytes())
+
+
+@on_disk
+def test_runs_url_that_cannot_be_written(workers: list[Project], place: Place, tmp_path: Path) -> None:
+    """The error is in the log of the run, which the next try of the load continues."""
+    (tmp_path / "file").touch()
+    place.settings["RUNS_URL"] = f"file://{tmp_path}/file"
+    for number in (1, 2):
+        done = take(workers[0], "data_loader", "", place)
+        assert done.returncode == 74, done.stderr
+        (log,) = workers[0].root.glob("logs/*")
+        assert log.read_text(encoding="utf-8").count("[ERROR]") == number
+        assert len(done.stderr.splitlines()) == 1
 
 
 @on_disk

@@ -17,7 +17,9 @@ from steplib import streams
 from steplib.errors import (
     NameTakenError,
     PipelineError,
+    SettingError,
     Stopped,
+    UnreachableError,
     UsageError,
     explain,
     printable,
@@ -64,6 +66,7 @@ def main(script: str, doc: str | None, work: Work, publish: Publish | None = Non
         exit_code = os.EX_OK
     except BaseException as error:  # noqa: BLE001 - whatever ends a step becomes its exit code here
         exit_code = _report(error, log)
+        _on_signals(signal.SIG_IGN)
         if run:
             run.save_log()
     # Exit at once: no library can then write after the path, and unloading scikit-learn would take half a second.
@@ -92,11 +95,10 @@ def main_of_tool(work: Callable[[list[str]], None]) -> NoReturn:
 def _run_once(run: Run, execute: Callable[[Run], None], log: logging.Logger, *, is_new: bool) -> bool:
     """Run the step; return False if the name of a new run is taken: then a further one can be opened."""
     with run.locked():
-        file, first_try = None, True
+        first_try = not manifest.read_leniently(run.folder)["steps"]
+        file = None
         try:
-            run.restore()
-            first_try = not manifest.read_leniently(run.folder)["steps"]
-            file = add_log_file(log, run.log)
+            file = _restore(run, log)
             execute(run)
         except NameTakenError:
             if not is_new or not opening.withdraw(run, keep_log=not first_try):
@@ -106,6 +108,17 @@ def _run_once(run: Run, execute: Callable[[Run], None], log: logging.Logger, *, 
                 log.removeHandler(file)
             return False
     return True
+
+
+def _restore(run: Run, log: logging.Logger) -> logging.Handler:
+    """Bring the run to this disk and log to its log; if RUNS_URL fails, that is in the log too."""
+    try:
+        run.restore()
+    except (UnreachableError, SettingError):
+        if run.log.is_file():
+            add_log_file(log, run.log)
+        raise
+    return add_log_file(log, run.log)
 
 
 def _execute(step: str, work: Work, publish: Publish | None, log: logging.Logger, run: Run) -> None:

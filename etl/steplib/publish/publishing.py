@@ -64,19 +64,18 @@ def publish(run: Run, url: str, log: logging.Logger) -> None:
 
 def _claim(files: "AbstractFileSystem", root: str, record: manifest.Record, url: str) -> bool:
     """Claim the run's name; return whether the run has been published already."""
-    holder = objects.create(files, _id(record), f"{root}/claims/{record['run']}")
+    holder = objects.create(files, manifest.identity(record).encode(), f"{root}/claims/{record['run']}")
     # An older version may have published under the name without a claim.
     path = f"{root}/runs/{record['run']}/{manifest.NAME}"
     published = objects.read(files, path)
-    if holder != _id(record) or (published and _id(manifest.parse(published, path)) != holder):
+    ids = {
+        holder.decode(errors="replace"),
+        *([manifest.identity(manifest.parse(published, path))] if published else []),
+    }
+    if ids != {manifest.identity(record)}:
         msg = f"run {record['run']}: a run on a different disk has this name in {url}"
         raise NameTakenError(f"{msg}; start a new run")
     return published is not None
-
-
-def _id(record: manifest.Record) -> bytes:
-    # Runs of older versions have no id.
-    return str(record.get("id", record["started"])).encode()
 
 
 def _put_artifacts(files: "AbstractFileSystem", local: Path, folder: str, artifacts: dict[str, Any]) -> None:

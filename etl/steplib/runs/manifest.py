@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -52,7 +53,7 @@ def parse(content: bytes, path: str) -> Record:
     """
     try:
         # int() refuses NaN and Infinity, which are not JSON.
-        record = json.loads(content, parse_constant=int)
+        record = json.loads(content, parse_constant=int, parse_float=_finite)
     except (ValueError, RecursionError):
         record = None
     if not _is_manifest(record):
@@ -154,6 +155,11 @@ def metrics(record: Record) -> dict[str, Any]:
     return dict(record["steps"].get(STEPS[-1], {}).get("metrics", {}))
 
 
+def identity(record: Record) -> str:
+    """Return what distinguishes a run from all others; runs of older versions have no id."""
+    return str(record.get("id", record["started"]))
+
+
 def sha256(path: Path) -> str:
     """Hash a file without holding it in memory."""
     with path.open("rb") as file:
@@ -166,9 +172,16 @@ def _is_manifest(found: object) -> bool:
     tables = [found.get("artifacts"), found.get("steps")]
     if not all(isinstance(table, dict) and all(isinstance(row, dict) for row in table.values()) for table in tables):
         return False
-    named = bool(STAMP.fullmatch(found["run"]))
+    named = bool(STAMP.fullmatch(found["run"])) and isinstance(found.get("run_id"), str | None)
     artifacts = all(_is_artifact(name, made) for name, made in found["artifacts"].items())
     return named and artifacts and all(_is_step(step) for step in found["steps"].values())
+
+
+def _finite(text: str) -> float:
+    # Larger numbers would be read as infinity, which is not JSON either.
+    if math.isinf(number := float(text)):
+        raise ValueError
+    return number
 
 
 def _is_artifact(name: str, made: Record) -> bool:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from steplib.errors import SettingError, UsageError
+from steplib.errors import PipelineError, SettingError, UsageError
 from steplib.runs import manifest, registry
 from steplib.runs.folders import logs, runs, stamp_of_log
 from steplib.runs.run import Run
@@ -25,33 +25,41 @@ def open_run(argument: str | None) -> Run:
 
     With RUNS_URL, only the stamp in the log's name counts, because each worker has its own folders.
     """
-    url = runs_url()
-    if argument is not None:
-        return run_of_log(argument) if not url else _read_remote(_stamp_of(argument), url, may_be_new=False)
-    run_id = pipeline_run_id()
-    run = registry.find_run(run_id) if run_id else None
+    url, run_id = runs_url(), pipeline_run_id()
+    if not url and argument is not None:
+        return run_of_log(argument)
     if not url:
-        return run or start_run(run_id)
+        return (registry.find_run(run_id) if run_id else None) or start_run(run_id)
     # Imported here so that runs on this disk do not pay for it.
-    from steplib.runs.remote import find_stamp
-
-    stamp = run.stamp if run else run_id and find_stamp(url, run_id)
-    return _read_remote(stamp or start_run(run_id).stamp, url, may_be_new=run is not None or not stamp)
-
-
-def _read_remote(stamp: str, url: str, *, may_be_new: bool) -> Run:
-    """Return a run with what RUNS_URL has of it; a new one need not be there yet."""
     from steplib.runs.remote import RemoteRun
 
-    run = Run(stamp, remote := RemoteRun(url, stamp))
-    remote.read()
-    is_there = remote.revision >= 0 and not remote.is_removed
-    if not is_there and not (may_be_new and not manifest.read_leniently(run.folder)["steps"]):
-        raise UsageError(f"LOG: {url} has no run {stamp}, or no longer; start a new run")
+    stamp, error = _stamp_of(argument) if argument is not None else None, None
+    if not stamp and run_id:
+        stamp, error = _find_anywhere(run_id, url)
+    stamp = stamp or start_run(run_id).stamp
+    run = Run(stamp, RemoteRun(url, stamp, error=error))
     with _explaining_refusals():
         for folder in (logs(), run.folder):
             folder.mkdir(parents=True, exist_ok=True)
     return run
+
+
+def _find_anywhere(run_id: str, url: str) -> tuple[str | None, PipelineError | None]:
+    """Return the run that has an orchestrator's name in RUNS_URL, and why that could not be found out.
+
+    A run that could not be created there is on this disk alone.
+    """
+    from steplib.runs.remote_objects import find_stamp
+
+    stamp, error = None, None
+    try:
+        stamp = find_stamp(url, run_id)
+    except PipelineError as found:
+        error = found
+    here = registry.find_run(run_id)
+    if not stamp and here and (error or not manifest.read_leniently(here.folder)["steps"]):
+        stamp = here.stamp
+    return stamp, error
 
 
 def start_run(run_id: str | None) -> Run:

@@ -1,25 +1,25 @@
-"""A run in RUNS_URL, from where any worker can continue it; this disk is a cache of it.
+"""A run in RUNS_URL, from where any worker can continue it; this disk is its cache. Its objects: remote_objects.py."""
 
-<RUNS_URL>/<stamp>/manifest/<n>.json   create-only, n from 0: the manifest; who writes the next number has the run
-<RUNS_URL>/<stamp>/files/<sha256>      create-only: an artifact
-<RUNS_URL>/<stamp>/log/<n>.log         what the attempt that wrote manifest n has logged; joined, the run's log
-<RUNS_URL>/<stamp>/published           the run is finished, and nothing more is to be done
-<RUNS_URL>/names/<sha256>              create-only: the stamp of the run for which an orchestrator has this name
-"""
-
-import hashlib
-import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steplib.errors import DataError, NameTakenError, PipelineError, UnreachableError
-from steplib.runs import manifest
+from steplib.errors import (
+    DataError,
+    NameTakenError,
+    PipelineError,
+    SettingError,
+    StorageError,
+    UnreachableError,
+    UsageError,
+)
+from steplib.runs import manifest, remote_objects
 from steplib.runs.disk import replace
 from steplib.storage import objects
-from steplib.storage.places import check_bucket, open_storage, translate_errors
+from steplib.storage.places import DISK_ERRORS, check_bucket, open_storage, translate_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from steplib.runs.run import Run
 
 REQUESTS_AT_ONCE = 4
-PUBLISHED = "published"
-# In the last manifest of a run that is being removed (remote_pruning.py).
-REMOVED = "removed"
 
 
 @dataclass
@@ -48,19 +45,47 @@ class RemoteRun:
     # What earlier attempts have logged, and how much of the log has been saved.
     log: bytes = b""
     saved: int = 0
-    is_removed: bool = False
     # A different attempt has the run, or the storage has failed: nothing more is written.
     is_lost: bool = False
+    # Why the run could not be looked for; raised once there is a log to write it to.
+    error: PipelineError | None = None
 
-    def read(self) -> None:
+    def restore(self, run: "Run") -> None:
+        """Bring the manifest and the log to this disk; the caller must hold the run's lock.
+
+        Raises NameTakenError if a different run has the name of a new one, UsageError if there is no such run.
+        """
+        if self.error:
+            raise self.error
+        self._read()
+        path = run.folder / manifest.NAME
+        here = manifest.read_leniently(run.folder)
+        record = manifest.parse(self.content, f"{self.url}/{self.stamp}") if self.content else None
+        if record and path.is_file() and manifest.identity(here) != manifest.identity(record):
+            self.revision, self.content = -1, b""
+            taken = UsageError if here["steps"] else NameTakenError
+            raise taken(f"run {self.stamp}: a run on a different disk has this name; start a new run")
+        if record is None and path.is_file() and not here["steps"]:
+            return  # it is new
+        if record is None or remote_objects.REMOVED in record:
+            if not path.is_file():
+                shutil.rmtree(run.folder)
+            raise UsageError(f"LOG: {self.url} has no run {self.stamp}, or no longer; start a new run")
+        if manifest.is_finished(here) and path.read_bytes() != self.content:
+            raise UsageError(f"run {self.stamp}: it was finished on this disk without RUNS_URL; start a new run")
+        self._write_log(run.log)
+        if not path.is_file() or path.read_bytes() != self.content:
+            run.replace_manifest(self.content)
+
+    def _read(self) -> None:
         """Read the highest manifest and the log; nothing if there is no such run."""
         with self._open() as (files, folder):
-            found = find_objects(files, folder)
-            self.revision = highest_revision(found)
+            found = remote_objects.find_objects(files, folder)
+            self.revision = remote_objects.highest_revision(found)
             if self.revision < 0:
                 check_bucket(files, folder, self.url)
                 return
-            paths = [revision_path(folder, self.revision), *_pieces_of_log(found)]
+            paths = [remote_objects.revision_path(folder, self.revision), *remote_objects.pieces_of_log(found)]
             with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
                 self.content, *pieces = pool.map(lambda path: objects.read(files, path) or b"", paths)
             self.log = b"".join(pieces)
@@ -68,42 +93,37 @@ class RemoteRun:
             if record["run"] != self.stamp:
                 msg = f"{paths[0]}: expected the manifest of run {self.stamp}, found that of run {record['run']}"
                 raise DataError(f"{msg}; start a new run")
-            self.is_removed = REMOVED in record
 
-    def restore(self, run: "Run") -> None:
-        """Bring the manifest and the log to this disk; the caller must hold the run's lock.
-
-        Raises NameTakenError if this disk has a different run of this name.
-        """
-        if self.revision < 0:
-            return
-        record, here = manifest.parse(self.content, run.stamp), manifest.read_leniently(run.folder)
-        log = run.log.read_bytes() if run.log.is_file() else b""
-        starts_alike = not log or log.startswith(self.log[: self.log.find(b"\n") + 1])
-        # Without the run's folder, the first line of the log, with its time, shows whose it is.
-        if here.get("id", record["id"] if starts_alike else None) != record["id"]:
-            self.revision = -1
-            raise NameTakenError(f"run {run.stamp}: a run on a different disk has this name; start a new run")
-        if manifest.to_bytes(here) != self.content:
-            run.replace_manifest(self.content)
+    def _write_log(self, path: Path) -> None:
+        """Make the log on this disk begin with what earlier attempts have logged, wherever they ran."""
+        here = path.read_bytes() if path.is_file() else b""
         # What an attempt on this disk has logged before it was killed stays.
-        if not log.startswith(self.log):
-            part = run.log.with_name(f".{run.log.name}.part")
+        if here.startswith(self.log):
+            path.touch()
+            return
+        if here and not here.startswith(self.log[: self.log.find(b"\n") + 1]):
+            # The log of a different run of this name, which has been removed from this disk.
+            path.replace(path.with_name(f"{path.name}.before"))
+        part = path.with_name(f".{path.name}.part")
+        try:
             part.write_bytes(self.log)
-            replace(part, run.log)
+            replace(part, path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
     def begin(self, record: manifest.Record) -> None:
         """Create the run if it is new. Raises NameTakenError if a run on a different worker has its stamp or name."""
         with self._open() as (files, folder):
             if self.revision < 0:
-                if objects.create(files, content := manifest.to_bytes(record), revision_path(folder, 0)) != content:
-                    raise NameTakenError(
-                        f"run {self.stamp}: a run of a different worker has this name; start a new run"
-                    )
-                self.revision = 0
+                content = manifest.to_bytes(record)
+                if objects.create(files, content, remote_objects.revision_path(folder, 0)) != content:
+                    msg = f"run {self.stamp}: a run of a different worker has this name"
+                    raise NameTakenError(f"{msg}; start a new run")
+                self.revision, self.content = 0, content
             if self.revision == 0 and record["run_id"]:
-                path = name_path(folder, record["run_id"])
-                holder = objects.create(files, self.stamp.encode(), path).decode(errors="replace")
+                path = remote_objects.name_path(folder, record["run_id"])
+                holder = remote_objects.parse_stamp(objects.create(files, self.stamp.encode(), path), path)
                 if holder != self.stamp:
                     msg = f"run {self.stamp}: a different worker has started run {holder} for this PIPELINE_RUN_ID"
                     raise NameTakenError(f"{msg}; continue that one")
@@ -112,38 +132,41 @@ class RemoteRun:
         """Write the next manifest. Raises UnreachableError if a different attempt has."""
         content = manifest.to_bytes(record)
         with self._open() as (files, folder):
-            if objects.create(files, content, revision_path(folder, self.revision + 1)) != content:
+            if objects.create(files, content, remote_objects.revision_path(folder, self.revision + 1)) != content:
                 raise self._taken_over()
-        self.revision += 1
+        self.revision, self.content = self.revision + 1, content
 
     def send(self, run_folder: Path, made: dict[str, manifest.Record], log: Path) -> None:
         """Send artifacts and this attempt's part of the log, unless a different attempt has the run."""
         with self._open() as (files, folder):
-            if objects.size(files, revision_path(folder, self.revision + 1)) is not None:
-                raise self._taken_over()
 
             def put(name: str) -> None:
+                self._check_own(files, folder)
                 path = f"{folder}/files/{made[name]['sha256']}"
                 # Whoever fetches it compares its hash.
                 objects.put_artifact(files, run_folder / name, path, made[name], read_back=False)
 
+            # The log's copy last: unlike the others, it differs between attempts.
             with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-                list(pool.map(put, made))
-        self._send_log(log.read_bytes())
+                list(pool.map(put, [name for name in made if name != log.name]))
+            if log.name in made:
+                put(log.name)
+        self.save_log(log)
 
     def save_log(self, log: Path) -> None:
-        """Send this attempt's part of the log once more, if it has grown and the attempt still has the run."""
-        if self.own < 0 or self.is_lost or len(content := log.read_bytes()) == self.saved:
+        """Send this attempt's part of the log, if it has grown and the attempt still has the run."""
+        if self.own < 0 or len(content := log.read_bytes()) == self.saved:
             return
         with self._open() as (files, folder):
-            if objects.size(files, revision_path(folder, self.revision + 1)) is not None:
-                return
-        self._send_log(content)
-
-    def _send_log(self, content: bytes) -> None:
-        with self._open() as (files, folder):
+            self._check_own(files, folder)
             objects.send_bytes(files, content[len(self.log) :], f"{folder}/log/{self.own}.log", create=False)
         self.saved = len(content)
+
+    def _check_own(self, files: "AbstractFileSystem", folder: str) -> None:
+        """Raise UnreachableError if a different attempt has the run, or the run has been removed meanwhile."""
+        own, following = (remote_objects.revision_path(folder, number) for number in (self.own, self.revision + 1))
+        if objects.size(files, following) is not None or objects.size(files, own) is None:
+            raise self._taken_over()
 
     def fetch(self, sha256: str, path: Path) -> bool:
         """Copy an artifact to this disk; return whether there is one."""
@@ -152,23 +175,27 @@ class RemoteRun:
                 files.get_file(f"{folder}/files/{sha256}", str(path))
             except FileNotFoundError:
                 return False
+            except OSError as error:
+                if error.errno in DISK_ERRORS:
+                    raise StorageError(f"{path}: {error.strerror}; free some space, then repeat the step") from None
+                raise
         return True
 
     def note_published(self) -> None:
         """Note that nothing more is to be done for the run."""
         with self._open() as (files, folder):
-            objects.create(files, b"yes\n", f"{folder}/{PUBLISHED}")
+            objects.create(files, b"yes\n", f"{folder}/{remote_objects.PUBLISHED}")
 
     @contextmanager
     def _open(self) -> "Iterator[tuple[AbstractFileSystem, str]]":
-        """Yield the storage and the run's folder in it; after an error, the attempt has lost the run."""
+        """Yield the storage and the run's folder in it; if it does not answer or refuses, nothing more is written."""
         if self.is_lost:
             raise self._taken_over()
         try:
             with translate_errors(self.url):
                 files, root = open_storage(self.url)
                 yield files, f"{root}/{self.stamp}"
-        except PipelineError:
+        except (UnreachableError, SettingError):
             self.is_lost = True
             raise
 
@@ -176,39 +203,3 @@ class RemoteRun:
         return UnreachableError(
             f"run {self.stamp}: another attempt at a step has taken over this run in {self.url}; leave it to that one"
         )
-
-
-def find_objects(files: "AbstractFileSystem", folder: str) -> list[str]:
-    """Return the paths of all objects of a run, without a cached listing."""
-    try:
-        return list(files.find(folder))
-    except FileNotFoundError:
-        return []
-
-
-def highest_revision(paths: list[str]) -> int:
-    """Return the highest number of a manifest, -1 if there is none."""
-    return max((int(found[1]) for path in paths if (found := re.search(r"/manifest/(\d+)\.json$", path))), default=-1)
-
-
-def revision_path(folder: str, number: int) -> str:
-    """Return where the manifest with this number is."""
-    return f"{folder}/manifest/{number}.json"
-
-
-def name_path(folder: str, run_id: str) -> str:
-    """Return where the stamp of the run with an orchestrator's name is; it may hold any character, and be long."""
-    return f"{folder.rpartition('/')[0]}/names/{hashlib.sha256(run_id.encode(errors='surrogateescape')).hexdigest()}"
-
-
-def find_stamp(url: str, run_id: str) -> str | None:
-    """Return the stamp of the run that was started under an orchestrator's name for it."""
-    with translate_errors(url):
-        files, root = open_storage(url)
-        stamp = objects.read(files, name_path(f"{root}/", run_id))
-    return stamp.decode(errors="replace") if stamp else None
-
-
-def _pieces_of_log(paths: list[str]) -> list[str]:
-    numbers = {int(found[1]): path for path in paths if (found := re.search(r"/log/(\d+)\.log$", path))}
-    return [numbers[n] for n in sorted(numbers)]

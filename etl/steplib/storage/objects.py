@@ -36,14 +36,14 @@ def put_artifact(  # noqa: PLR0913 - what, where, and the two things in which it
 ) -> None:
     """Send a file unless it is there already, and check that the storage holds the recorded sha256 and bytes.
 
-    Where a storage gives no checksum, the content is read back, or with `read_back=False` only its size compared.
+    Where a storage gives no checksum, what was sent is read back, or with `read_back=False` only its size compared.
     """
     sha256, checksum = _digests(local, row_of(files))
     if sha256 != artifact["sha256"]:
         msg = f"{local}: expected what the manifest records, found different content"
         raise DataError(f"{msg}; repeat the step that made it")
 
-    def holds() -> bool | None:
+    def holds(*, read_back: bool = True) -> bool | None:
         return _holds(files, path, artifact, checksum, read_back=read_back)
 
     before = holds()
@@ -56,7 +56,7 @@ def put_artifact(  # noqa: PLR0913 - what, where, and the two things in which it
                 raise
     elif callback:
         callback.relative_update(artifact["bytes"])
-    if not (before or holds()):
+    if not (before or holds(read_back=read_back)):
         msg = f"{path}: expected the content of {local}, found different content"
         raise StorageError(f"{msg}; start a new run")
 
@@ -68,9 +68,7 @@ def send_file(files: "AbstractFileSystem", local: Path, path: str, callback: "Ca
         cloud = row_of(files)
         files.put_file(str(local), path, **bar, **({**CREATE_ONLY, **cloud.parts} if cloud else {}))
         return
-    parent, _, name = path.rpartition("/")
-    # A retry overwrites what an earlier try has left there.
-    with _renamed_when_whole(files, f"{parent}/.{name}.part", path, create=True) as part:
+    with _renamed_when_whole(files, path, create=True) as part:
         files.put_file(str(local), part, **bar)
 
 
@@ -79,9 +77,7 @@ def send_bytes(files: "AbstractFileSystem", content: bytes, path: str, *, create
     if is_object_store(files):
         files.pipe_file(path, content, **(CREATE_ONLY if create and row_of(files) else {}))
         return
-    parent, _, name = path.rpartition("/")
-    # Several processes may write the same object at once.
-    with _renamed_when_whole(files, f"{parent}/.{name}.{uuid.uuid4().hex}.part", path, create=create) as part:
+    with _renamed_when_whole(files, path, create=create) as part:
         files.pipe_file(part, content)
 
 
@@ -102,10 +98,18 @@ def create(files: "AbstractFileSystem", content: bytes, path: str) -> bytes:
 
 
 @contextmanager
-def _renamed_when_whole(files: "AbstractFileSystem", part: str, path: str, *, create: bool) -> Iterator[str]:
+def _renamed_when_whole(files: "AbstractFileSystem", path: str, *, create: bool) -> Iterator[str]:
     """Yield a temporary name to write to, and rename it at the end."""
-    files.makedirs(path.rpartition("/")[0], exist_ok=True)
-    yield part
+    parent, _, name = path.rpartition("/")
+    files.makedirs(parent, exist_ok=True)
+    # Several processes may write the same object at once.
+    part = f"{parent}/.{name}.{uuid.uuid4().hex}.part"
+    try:
+        yield part
+    except BaseException:
+        with suppress(OSError):
+            files.rm_file(part)
+        raise
     if create and is_local(files):
         try:
             # Unlike a move, a link does not replace a file that has appeared meanwhile.
