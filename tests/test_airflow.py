@@ -475,12 +475,14 @@ def test_killed_task_is_tried_again_in_the_same_log(airflow: Airflow) -> None:
 
 @pytest.mark.parametrize("dag", DAGS)
 def test_killed_task_is_reported(airflow: Airflow, dag: str) -> None:
-    """The notice is also sent if the process that should send it is killed, of a task that is not tried again."""
+    """The notice is also sent if the process that should send it is killed, at each of its tries."""
     with replaced(airflow.project.root / "etl" / "transform.py", "import time; time.sleep(60)\n"):
         run = airflow.trigger(dag)
-        process = wait_for(lambda: find_step(airflow.project, "transform"))
-    process.parent().kill()
-    process.kill()
+        for _ in range(3):
+            process = wait_for(lambda: find_step(airflow.project, "transform"))
+            process.parent().kill()
+            process.kill()
+            process.wait(10)
 
     assert run.wait() == "failed"
     assert run.notice()["message"].startswith("Task: transform\nCause: see the log of the task in Airflow\nLog: ")
