@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -251,12 +252,12 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, python_without_airflow: Pa
             running_airflow = Airflow(project, address, log_in(address, secret), source)
             yield running_airflow
             assert running_airflow.get("/importErrors")["import_errors"] == []
-            logs = re.findall(r"Log: .*?\.log", str(source.received))  # type: ignore[attr-defined]
-            assert len(set(logs)) == len(logs)
         finally:
             running.send_signal(signal.SIGTERM)
             assert running.wait(60) == 0
             assert processes_in(project.root) == []
+    logs = Counter(re.findall(r"Log: .*?\.log", str(source.received)))  # type: ignore[attr-defined]
+    assert set(logs.values()) <= {1}, logs
 
 
 def log_in(address: str, secret: str) -> requests.Session:

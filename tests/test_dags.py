@@ -365,6 +365,16 @@ def test_time_limit_stops_the_step(project: Project) -> None:
     assert all("stopped by SIGTERM" in log for log in logs)
 
 
+def test_dags_test_reports_a_failure_once(project: Project) -> None:
+    """In `airflow dags test`, which connects no callback of a DAG to Airflow, the task alone reports."""
+    with serve() as source:
+        target = f"json://127.0.0.1:{source.server_port}/notices"
+        output = in_airflow(project, TEST, project.root / "dags", NOTIFY_URL=target, DATA_URL="none.csv")
+
+    assert sorted(notice["title"] for notice in source.received) == sorted(f"{dag} failed" for dag in DAGS)
+    assert "Callback failed" not in output
+
+
 @pytest.mark.parametrize("target", ["https://hooks.example.org/Zq7Secret", "json://127.0.0.1:1/Zq7Secret"])
 def test_undelivered_notice_is_an_error_without_the_secret(project: Project, target: str) -> None:
     """An unusable target appears only by its setting's name in everything that Airflow prints."""

@@ -20,20 +20,27 @@ log = logging.getLogger(__name__)
 
 def notify(context: Context) -> None:
     """Report the failure of a task from its own process, on the worker that has the run's log."""
-    ti = context["ti"]
-    if not NOTIFY_URL:
-        return
-    states = ti.get_task_states(ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
-    # A task that Airflow knows to have failed was marked as failed or lost its worker; notify_if_unsent reports it.
-    if states[ti.run_id][ti.task_id] == TaskInstanceState.RUNNING and send(context):
-        ti.xcom_push(SENT, value=True)
+    # A task that has failed already was marked as failed or has lost its worker; notify_if_unsent reports it.
+    if NOTIFY_URL and state_of(context) == TaskInstanceState.RUNNING and send(context):
+        context["ti"].xcom_push(SENT, value=True)
 
 
 def notify_if_unsent(context: Context) -> None:
     """Report a failed run whose task has not done so, such as a killed one. The DAG processor calls this."""
     ti = context["ti"]
-    if NOTIFY_URL and not ti.xcom_pull(ti.task_id, key=SENT):
-        send(context)
+    # `airflow dags test` calls this with nothing to ask Airflow through; there, the task has reported.
+    with suppress(NameError):
+        # A task that was cleared meanwhile is running again, without the mark.
+        if NOTIFY_URL and state_of(context) == TaskInstanceState.FAILED and not ti.xcom_pull(ti.task_id, key=SENT):
+            send(context)
+
+
+def state_of(context: Context) -> str | None:
+    """Return the task's state as Airflow knows it, which changes only after the task's process has ended."""
+    ti = context["ti"]
+    states = ti.get_task_states(ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
+    state: str | None = states[ti.run_id].get(ti.task_id)
+    return state
 
 
 def send(context: Context) -> bool:
