@@ -280,7 +280,9 @@ def serve(context: ssl.SSLContext | None = None) -> Iterator[ThreadingHTTPServer
         running.release = threading.Event()  # type: ignore[attr-defined]
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        yield running
-        running.release.set()  # type: ignore[attr-defined]
-        running.shutdown()
-        thread.join()
+        try:
+            yield running
+        finally:
+            running.release.set()  # type: ignore[attr-defined]
+            running.shutdown()
+            thread.join()
