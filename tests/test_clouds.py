@@ -27,7 +27,7 @@ def url(request: pytest.FixtureRequest, store: ObjectStore) -> str:
 
 @pytest.fixture
 def hasty(tmp_path: Path) -> dict[str, str]:
-    """Return a PYTHONPATH with which no client pauses between its tries, which takes up to 80 s."""
+    """Return a PYTHONPATH with which no client pauses between its tries; the pauses take up to 80 s."""
     code = (
         "import asyncio, time\n"
         "asleep, sleep = asyncio.sleep, time.sleep\n"
@@ -39,7 +39,7 @@ def hasty(tmp_path: Path) -> dict[str, str]:
 
 
 def run_in_storage(project: Project, code: str, *arguments: str, **settings: str) -> str:
-    """Run code that uses steplib.storage in a process of its own, and return what it prints."""
+    """Run code that uses steplib.storage in a separate process, and return what it prints."""
     head = "import sys\nfrom pathlib import Path\nfrom steplib.storage import objects, places\n"
     settings = {"PYTHONPATH": str(project.root / "etl")} | settings
     done = project.run([sys.executable, "-c", head + code, *arguments], **settings)
@@ -202,7 +202,7 @@ def test_refusal_is_a_wrong_setting_without_a_secret(
 @pytest.mark.parametrize("store", ["google"], indirect=True)
 @pytest.mark.parametrize("case", ["unavailable", "busy"])
 def test_google_that_is_busy(project: Project, store: FakeGoogle, url: str, case: str, hasty: dict[str, str]) -> None:
-    """A storage, or the issuer of its tokens, that is unavailable may be tried again."""
+    """If a storage or the issuer of its tokens is unavailable, trying again may help."""
     given = store.through_proxy(case)
     if case == "busy":
         given["GOOGLE_APPLICATION_CREDENTIALS"] = store.key_file(case)
@@ -420,7 +420,7 @@ def test_account_of_any_azure_cloud(project: Project, scheme: str, host: str, ad
     ],
 )
 def test_wrong_azure_account(project: Project, address: str, message: str) -> None:
-    """An account that would not be the one used is refused."""
+    """An account that the client would not use is refused."""
     connection = "AccountName=other;AccountKey=Zq7=;EndpointSuffix=core.windows.net"
     done = project.step("data_loader", STORAGE_URL=address, AZURE_STORAGE_CONNECTION_STRING=connection)
 

@@ -1,4 +1,4 @@
-"""Workers without a shared disk (RUNS_URL): each step of a run may be taken by another machine, after any failure."""
+"""Workers without a shared disk (RUNS_URL): any machine may do any step of a run, after any failure."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from misbehaving import serve
 from object_store import STORES, ObjectStore
 
 ONE_LINE = re.compile(r"(\[[^]]*\]){3}: \[\w+\]: .*")
-# Pauses in the named step, until the file `go` is beside the project.
+# Pauses in the named function until the file `go` exists.
 PAUSE = """
 import sys, time
 from pathlib import Path
@@ -105,12 +105,12 @@ def workers(make_project: Callable[[str], Project]) -> list[Project]:
 
 
 def take(worker: Project, step: str, log: str, place: Place, **settings: str) -> Completed:
-    """Let a worker take a step; without a log, the first."""
+    """Run a step on a worker; without a log, the first step."""
     return worker.step(step, *([log] if log else []), **place.settings, **settings)
 
 
 def take_all(workers: list[Project], steps: tuple[str, ...], log: str, place: Place) -> str:
-    """Let the workers take steps in turn, which must succeed; return the log's path on the last one."""
+    """Run steps on the workers in turn, which must succeed; return the log's path on the last one."""
     for number, step in enumerate(steps):
         done = take(workers[number % len(workers)], step, log, place)
         assert done.returncode == 0, done.stderr
@@ -156,7 +156,7 @@ def test_each_artifact_is_stored_once(workers: list[Project], place: Place) -> N
 
 
 def test_repeated_load_finds_its_run(workers: list[Project], place: Place) -> None:
-    """A load that is tried again on another worker continues the same run and log."""
+    """A load that is tried again on a different worker continues the same run and log."""
     with serve() as source:
         address = f"http://127.0.0.1:{source.server_port}/second_time_good"
         failed = take(workers[0], "data_loader", "", place, DATA_URL=address)
@@ -206,7 +206,7 @@ def start(
 
 @each_step("train")
 def test_worker_that_is_lost(workers: list[Project], place: Place, tmp_path: Path, step: str) -> None:
-    """A worker that is killed in the middle of a step, and its disk removed, is replaced by another."""
+    """A worker that is killed in the middle of a step, and its disk removed, is replaced by a different one."""
     before = STEPS[: STEPS.index(step)]
     log = take_all(workers[:1], before, "", place)
     process = start(workers[0], step, log, place, tmp_path)
@@ -235,7 +235,7 @@ def test_worker_that_returns(workers: list[Project], place: Place, tmp_path: Pat
     stdout, stderr = process.communicate(timeout=100)
 
     assert process.returncode == 75, stderr
-    assert "another attempt" in stderr.splitlines()[-1]
+    assert "a different attempt has taken over this run" in stderr.splitlines()[-1]
     assert all(ONE_LINE.fullmatch(line) for line in stderr.splitlines()), stderr
     assert stdout == ""
     assert place.content() == before
@@ -243,7 +243,7 @@ def test_worker_that_returns(workers: list[Project], place: Place, tmp_path: Pat
 
 
 def test_simultaneous_attempts(workers: list[Project], place: Place) -> None:
-    """Of two attempts at one step at the same moment, one goes on and the other ends with 75."""
+    """Of two attempts at one step at the same moment, one continues and the other ends with 75."""
     log = take_all(workers[:1], STEPS[:2], "", place)
     attempts = [
         subprocess.Popen(
@@ -351,7 +351,7 @@ def test_old_runs_are_removed(workers: list[Project], place: Place) -> None:
     assert sum("/names/" in name for name in place.content()) == 2
     gone = take(workers[1], "evaluate", logs[0], place)
     assert gone.returncode == 64
-    assert f"{place.runs} has no run {stamp_of(logs[0])}, or no longer; start a new run" in gone.stderr
+    assert f"{place.runs} has no run {stamp_of(logs[0])}, or it has been removed; start a new run" in gone.stderr
 
 
 @on_disk
@@ -366,7 +366,7 @@ def test_interrupted_removal(workers: list[Project], place: Place) -> None:
     later = take_all(workers[1:], STEPS, "", place)
 
     assert refused.returncode == 64, refused.stderr
-    assert "or no longer" in refused.stderr
+    assert "or it has been removed" in refused.stderr
     assert {name.split("/")[1] for name in place.content()} - {"names"} == {stamp_of(later)}
 
 
@@ -384,7 +384,7 @@ def test_log_of_a_killed_attempt_on_the_same_disk(workers: list[Project], place:
 
 @on_disk
 def test_run_of_this_disk_alone(workers: list[Project], place: Place) -> None:
-    """A run of this disk whose name a run in RUNS_URL has too stays as it is."""
+    """A run on this disk that has the same name as a different run in RUNS_URL stays as it is."""
     log = take_all(workers[:1], STEPS[:2], "", place)
     folder = workers[1].root / "results" / "runs" / stamp_of(log)
     shutil.copytree(workers[0].root / "results" / "runs" / stamp_of(log), folder)
@@ -404,7 +404,7 @@ def test_unknown_run(workers: list[Project], place: Place) -> None:
     done = take(workers[0], "transform", "/elsewhere/logs/log_2020_01_01_00_00_00.log", place)
 
     assert done.returncode == 64
-    assert f"{place.runs} has no run 2020_01_01_00_00_00, or no longer; start a new run" in done.stderr
+    assert f"{place.runs} has no run 2020_01_01_00_00_00, or it has been removed; start a new run" in done.stderr
     assert workers[0].runs() == []
     assert list(workers[0].root.glob("logs/*")) == []
 
@@ -445,7 +445,7 @@ def test_running_step_is_not_removed(workers: list[Project], place: Place, tmp_p
 @on_disk
 @pytest.mark.parametrize("content", [b"", b"../../etc", b"\xff"])
 def test_damaged_name(workers: list[Project], place: Place, content: bytes) -> None:
-    """A damaged record of an orchestrator's name is one line and 65, once."""
+    """A damaged record of an orchestrator's name is exit 65 and one line."""
     take_all(workers[:1], STEPS[:1], "", place)
     (path,) = place.files().find(f"{place.runs}/names")
     place.files().pipe_file(path, content)
@@ -459,7 +459,7 @@ def test_damaged_name(workers: list[Project], place: Place, content: bytes) -> N
 @on_disk
 @pytest.mark.parametrize("damage", [{"run_id": 5}, {"x": 10**400}, {"run_id": "\ud800"}, {"id": None}, {"steps": 1}])
 def test_damaged_manifest_of_an_old_run(workers: list[Project], place: Place, damage: dict[str, object]) -> None:
-    """However damaged an old run is, removing old runs fails no later one."""
+    """However damaged an old run is, removing old runs does not make a later one fail."""
     stamps = []
     for number in range(2):
         place.settings["PIPELINE_RUN_ID"] = str(number)
@@ -475,7 +475,7 @@ def test_damaged_manifest_of_an_old_run(workers: list[Project], place: Place, da
 
 @on_disk
 def test_load_of_a_run_that_has_been_removed(workers: list[Project], place: Place) -> None:
-    """A load of a removed run starts a new run under its name, on every worker the same."""
+    """A load of a removed run starts a new run for the same PIPELINE_RUN_ID, which every worker then finds."""
     first = take_all(workers[:1], STEPS, "", place)
     place.files().rm(f"{place.runs}/{stamp_of(first)}", recursive=True)
     place.files().rm(f"{place.runs}/names", recursive=True)
@@ -529,7 +529,7 @@ def test_runs_url_that_cannot_be_written(workers: list[Project], place: Place, t
 
 @on_disk
 def test_pipeline_with_runs_elsewhere(workers: list[Project], place: Place) -> None:
-    """run_pipeline.sh works as without RUNS_URL, and a step on another worker finds the run by the log's name."""
+    """run_pipeline.sh works as without RUNS_URL, and a step on a different worker finds the run by the log's name."""
     done = workers[0].pipeline(**place.settings)
 
     assert done.returncode == 0, done.stderr
@@ -540,7 +540,7 @@ def test_pipeline_with_runs_elsewhere(workers: list[Project], place: Place) -> N
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"RUNS_URL": "file:///x"}, "expected STORAGE_URL to be set as well, for finished runs, found none"),
+        ({"RUNS_URL": "file:///x"}, "expected STORAGE_URL to be set too, for finished runs, found none"),
         ({"RUNS_URL": "sftp://h/x", "STORAGE_URL": "file:///x"}, "expected an address like s3://, gs://, abfs:// or"),
         (
             {"RUNS_URL": "s3://k:Zq7@b/x", "STORAGE_URL": "file:///x"},

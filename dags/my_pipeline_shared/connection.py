@@ -48,7 +48,7 @@ class WithConnection(dict[str, Any]):
     """The templates of a step's environment, to which the variables of STORAGE_CONN are added."""
 
     def resolve(self, context: Context) -> dict[str, str]:
-        """Return what the templates become; Airflow calls this, and renders nothing of what it returns."""
+        """Return the rendered templates and the credentials; Airflow calls this and renders the result no further."""
         rendered: dict[str, str] = context["task"].render_template(dict(self), context)
         return rendered | read_connection(STORAGE_CONN)
 

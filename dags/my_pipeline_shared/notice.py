@@ -26,9 +26,9 @@ def notify(context: Context) -> None:
 
 
 def notify_if_unsent(context: Context) -> None:
-    """Report a failed run whose task has not done so, such as a killed one. The DAG processor calls this."""
+    """Report a failed run if its task has not, for example because it was killed. The DAG processor calls this."""
     ti = context["ti"]
-    # `airflow dags test` calls this with nothing to ask Airflow through; there, the task has reported.
+    # `airflow dags test` calls this without a connection to Airflow; there, the task itself has reported.
     with suppress(NameError):
         # A task that was cleared meanwhile is running again, without the mark.
         if NOTIFY_URL and state_of(context) == TaskInstanceState.FAILED and not ti.xcom_pull(ti.task_id, key=SENT):
@@ -50,7 +50,7 @@ def send(context: Context) -> bool:
     except ModuleNotFoundError:
         log.error("NOTIFY_URL: the package apprise is not installed in Airflow's environment; install it")  # noqa: TRY400
         return False
-    # They would log an address that is not recognized, and parts of others, with the secret in it.
+    # They would log an address that is not recognized, and parts of others, with its secret.
     for name in ("apprise", "urllib3"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     target = apprise.Apprise()

@@ -139,8 +139,8 @@ def state_dir() -> Path:
 def runs_url() -> str:
     """Return where runs are between their steps, for workers without a shared disk; if empty, on this disk.
 
-    Raises SettingError for a place without a reliable way to create an object only where none is, and for settings that
-    exclude it.
+    Raises SettingError for a place that cannot reliably refuse to replace an object, and for settings that exclude
+    RUNS_URL.
     """
     values = read_values()
     value = values["RUNS_URL"]
@@ -150,7 +150,7 @@ def runs_url() -> str:
     if not cloud_of(url) and not url.startswith("file:"):
         raise value.wrong("an address like s3://, gs://, abfs:// or file://", url.partition("://")[0] + "://")
     if not values["STORAGE_URL"].text:
-        raise value.wrong("STORAGE_URL to be set as well, for finished runs", "none")
+        raise value.wrong("STORAGE_URL to be set too, for finished runs", "none")
     if values["DASK_SCHEDULER"].text:
         raise value.wrong("DASK_SCHEDULER to be empty, because its workers need a shared disk", "both set")
     return url
@@ -205,7 +205,7 @@ def _read_env_file() -> dict[str, str]:
 
 
 def cloud_of(url: str) -> str | None:
-    """Return the cloud in which a URL is, by the name in its lock."""
+    """Return the cloud of a URL, by the name in its lock; None for any other place."""
     scheme, separator, _ = url.partition("://")
     return next((cloud for cloud, schemes in CLOUDS.items() if separator and scheme.lower() in schemes), None)
 

@@ -93,7 +93,7 @@ def main_of_tool(work: Callable[[list[str]], None]) -> NoReturn:
 
 
 def _run_once(run: Run, execute: Callable[[Run], None], log: logging.Logger, *, is_new: bool) -> bool:
-    """Run the step; return False if the name of a new run is taken: then a further one can be opened."""
+    """Run the step; return False if the name of a new run is taken, so that a further run can be opened."""
     with run.locked():
         first_try = not manifest.read_leniently(run.folder)["steps"]
         file = None
@@ -111,7 +111,7 @@ def _run_once(run: Run, execute: Callable[[Run], None], log: logging.Logger, *, 
 
 
 def _restore(run: Run, log: logging.Logger) -> logging.Handler:
-    """Bring the run to this disk and log to its log; if RUNS_URL fails, that is in the log too."""
+    """Bring the run to this disk and log to its log; if RUNS_URL fails, an existing log gets the error too."""
     try:
         run.restore()
     except (UnreachableError, SettingError):

@@ -1,4 +1,4 @@
-"""stdout, whose only line is the log's path, and stderr."""
+"""stderr, and stdout, whose only line is the log's path."""
 
 import os
 import sys

@@ -21,7 +21,7 @@ REFUSALS = {
 
 
 def open_run(argument: str | None) -> Run:
-    """Return the run of a log's path; without one, that of the orchestrator's name for it, or a new one.
+    """Return the run that a log's path names; without a path, that with the orchestrator's name, or a new one.
 
     With RUNS_URL, only the stamp in the log's name counts, because each worker has its own folders.
     """
@@ -45,9 +45,9 @@ def open_run(argument: str | None) -> Run:
 
 
 def _find_anywhere(run_id: str, url: str) -> tuple[str | None, PipelineError | None]:
-    """Return the run that has an orchestrator's name in RUNS_URL, and why that could not be found out.
+    """Return the stamp of the run that has an orchestrator's name, and the error if RUNS_URL could not be read.
 
-    A run that could not be created there is on this disk alone.
+    A run that could not be created in RUNS_URL is on this disk alone.
     """
     from steplib.runs.remote_objects import find_stamp
 
@@ -124,7 +124,7 @@ def run_of_log(text: str) -> Run:
 
 
 def withdraw(run: Run, *, keep_log: bool) -> bool:
-    """Remove a run in which no step has made anything, and wait for the next second; return whether it was one."""
+    """Remove a run in which no step has made anything, and wait for the next second; return whether it was removed."""
     if manifest.read(run.folder)["artifacts"]:
         return False
     if run.remote:

@@ -1,4 +1,4 @@
-"""A run in RUNS_URL, from where any worker can continue it; this disk is its cache. Its objects: remote_objects.py."""
+"""A run in RUNS_URL, where any worker can continue it; this disk is a cache. Its objects: remote_objects.py."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +39,7 @@ class RemoteRun:
     stamp: str
     # The highest manifest that was read or written.
     revision: int = -1
-    # The one by which this attempt has the run; none if the run is finished.
+    # The manifest by which this attempt has the run; -1 if the run is finished.
     own: int = -1
     content: bytes = b""
     # What earlier attempts have logged, and how much of the log has been saved.
@@ -70,7 +70,7 @@ class RemoteRun:
         if record is None or remote_objects.REMOVED in record:
             if not path.is_file():
                 shutil.rmtree(run.folder)
-            raise UsageError(f"LOG: {self.url} has no run {self.stamp}, or no longer; start a new run")
+            raise UsageError(f"LOG: {self.url} has no run {self.stamp}, or it has been removed; start a new run")
         if manifest.is_finished(here) and path.read_bytes() != self.content:
             raise UsageError(f"run {self.stamp}: it was finished on this disk without RUNS_URL; start a new run")
         self._write_log(run.log)
@@ -118,7 +118,7 @@ class RemoteRun:
             if self.revision < 0:
                 content = manifest.to_bytes(record)
                 if objects.create(files, content, remote_objects.revision_path(folder, 0)) != content:
-                    msg = f"run {self.stamp}: a run of a different worker has this name"
+                    msg = f"run {self.stamp}: a run on a different worker has this name"
                     raise NameTakenError(f"{msg}; start a new run")
                 self.revision, self.content = 0, content
             if self.revision == 0 and record["run_id"]:
@@ -200,6 +200,5 @@ class RemoteRun:
             raise
 
     def _taken_over(self) -> UnreachableError:
-        return UnreachableError(
-            f"run {self.stamp}: another attempt at a step has taken over this run in {self.url}; leave it to that one"
-        )
+        msg = f"run {self.stamp}: a different attempt has taken over this run in {self.url}, or it has been removed"
+        return UnreachableError(f"{msg}; leave it to that attempt, or start a new run")

@@ -1,10 +1,10 @@
 """The objects of runs in RUNS_URL.
 
-<RUNS_URL>/<stamp>/manifest/<n>.json   create-only, n from 0: the manifest; who writes the next number has the run
+<RUNS_URL>/<stamp>/manifest/<n>.json   create-only, n from 0: the manifest; whoever writes the next number has the run
 <RUNS_URL>/<stamp>/files/<sha256>      create-only: an artifact
 <RUNS_URL>/<stamp>/log/<n>.log         what the attempt that wrote manifest n has logged; joined, the run's log
 <RUNS_URL>/<stamp>/published           the run is finished, and nothing more is to be done
-<RUNS_URL>/names/<sha256>              create-only: the stamp of the run for which an orchestrator has this name
+<RUNS_URL>/names/<sha256>              create-only: the stamp of the run that has an orchestrator's name, here hashed
 """
 
 import hashlib
@@ -25,7 +25,7 @@ REMOVED = "removed"
 
 
 def find_objects(files: "AbstractFileSystem", folder: str) -> list[str]:
-    """Return the paths of all objects of a run; others may be in its folder if STORAGE_URL is beside RUNS_URL."""
+    """Return the paths of all objects of a run; a published run may be in the same folder."""
     try:
         found = files.find(folder)
     except FileNotFoundError:
@@ -47,12 +47,12 @@ def revision_path(folder: str, number: int) -> str:
 
 
 def name_path(folder: str, run_id: str) -> str:
-    """Return where the stamp of the run with an orchestrator's name is; which may have any characters."""
+    """Return the path of the record of an orchestrator's name, which may contain any characters."""
     return f"{folder.rpartition('/')[0]}/names/{hashlib.sha256(run_id.encode(errors='backslashreplace')).hexdigest()}"
 
 
 def find_stamp(url: str, run_id: str) -> str | None:
-    """Return the stamp of the run that was started under an orchestrator's name for it."""
+    """Return the stamp of the run that has an orchestrator's name, None if there is none."""
     with translate_errors(url):
         files, root = open_storage(url)
         path = name_path(f"{root}/", run_id)

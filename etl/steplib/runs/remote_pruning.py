@@ -42,7 +42,7 @@ def prune(run: remote.RemoteRun, keep: int, log: logging.Logger) -> None:
 
 
 def withdraw(run: remote.RemoteRun) -> None:
-    """Remove a run of this worker in which nothing has been made; its orchestrator's name becomes free."""
+    """Remove a run of this worker in which nothing has been made; the orchestrator's name for it becomes free."""
     if run.revision >= 0:
         with translate_errors(run.url):
             files, root = open_storage(run.url)
@@ -52,7 +52,7 @@ def withdraw(run: remote.RemoteRun) -> None:
 def remove(files: "AbstractFileSystem", root: str, run: Found) -> None:
     """Remove a run, unless a step continues it; an interrupted removal is completed by the next pruning.
 
-    A last manifest says so first: whoever wants to continue the run then finds its number taken.
+    First, a last manifest records the removal: a step that would continue the run then finds this number taken.
     """
     folder, revision = f"{root}/{run.stamp}", remote_objects.highest_revision(run.paths)
     mark = remote_objects.revision_path(folder, revision)
@@ -78,7 +78,7 @@ def _find_old(files: "AbstractFileSystem", root: str, stamp: str, keep: int) -> 
         names = [path.rstrip("/").rpartition("/")[2] for path in files.ls(root, detail=False)]
     with ThreadPoolExecutor(remote.REQUESTS_AT_ONCE) as pool:
         runs = list(pool.map(lambda name: _read(files, root, name), filter(manifest.STAMP.fullmatch, names)))
-    # In a folder of this name there may be a published run alone.
+    # A folder with such a name may contain nothing but a published run.
     runs = [run for run in runs if run.paths]
     runs.sort(key=lambda run: (manifest.start(run.record), run.stamp), reverse=True)
     finished = [run for run in runs if manifest.is_finished(run.record) and (run.stamp == stamp or not _is_in_use(run))]

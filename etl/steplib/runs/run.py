@@ -219,7 +219,7 @@ class Run:
         self.replace_manifest(manifest.to_bytes(record))
 
     def replace_manifest(self, content: bytes) -> None:
-        """See write_manifest."""
+        """Replace the manifest with this content; see write_manifest."""
         part = self.folder / f".{manifest.NAME}.part"
         try:
             part.write_bytes(content)

@@ -15,7 +15,7 @@ SHOWN_SCHEMES = {"http", "https", *STORAGE_SCHEMES}
 def redact(address: str) -> str:
     """Return an address without user, password, query, fragment and parameters, even if it is malformed.
 
-    Only what is plainly a web address, that of a storage, or a path is shown: anything else may be a connection string.
+    Only what is plainly the address of a web server or a storage, or a path, is shown: others may be secrets.
     """
     found = START.match(address)
     if not found:

@@ -1,4 +1,4 @@
-"""An object in a storage as the source: streamed, and whether it is the same and whole at its end."""
+"""An object in a storage as the source: streamed, and checked to be whole and unchanged at its end."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from steplib.storage.places import open_storage, translate_errors
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-# Fetched by one request; memory holds a few times as much.
+# Fetched by one request; memory holds a few times this much.
 READAHEAD_BYTES = 8 * CHUNK_BYTES
 # What fsspec's backends call an object's version, the most precise first, and the time at which it was written.
 VERSIONS = ("VersionId", "version_id", "generation", "ETag", "etag")
@@ -68,14 +68,14 @@ def read_object(files: "AbstractFileSystem", path: str, name: str, before: Mappi
             with files.open(path, "rb", block_size=READAHEAD_BYTES, cache_type="readahead") as file:
                 yield from check_before_last(iter(lambda: file.read(CHUNK_BYTES), b""), check_end)
         except Exception:
-            # A change while it is read is a different error in each client.
+            # For an object that changes while it is read, each client raises a different error.
             check_same()
             raise
 
 
 def version(info: Mapping[str, Any]) -> str | None:
     """Return an object's version, generation or ETag, whichever its storage has."""
-    # S3 calls "null" the version of an object in a bucket without versions.
+    # S3 gives the version "null" to objects in a bucket without versions.
     found = (str(info.get(name) or "").strip('"') for name in VERSIONS)
     return next((text for text in found if text not in {"", "null"}), None)
 

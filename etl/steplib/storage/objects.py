@@ -36,7 +36,7 @@ def put_artifact(  # noqa: PLR0913 - what, where, and the two things in which it
 ) -> None:
     """Send a file unless it is there already, and check that the storage holds the recorded sha256 and bytes.
 
-    Where a storage gives no checksum, what was sent is read back, or with `read_back=False` only its size compared.
+    Where a storage gives no checksum, the object is read back; with `read_back=False`, only its size is compared.
     """
     sha256, checksum = _digests(local, row_of(files))
     if sha256 != artifact["sha256"]:
@@ -135,7 +135,7 @@ def read(files: "AbstractFileSystem", path: str) -> bytes | None:
 
 
 def remove(files: "AbstractFileSystem", paths: Iterable[str]) -> None:
-    """Remove objects, a few at once; a different process may remove the same."""
+    """Remove objects, a few at once; those that a different process has removed are skipped."""
 
     def remove_one(path: str) -> None:
         with suppress(FileNotFoundError):

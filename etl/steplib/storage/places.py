@@ -1,4 +1,4 @@
-"""How each of fsspec's backends is opened, how it fails, how it takes a file."""
+"""How each of fsspec's backends is opened, what its errors mean, how files are sent to it."""
 
 import errno
 import logging
@@ -24,14 +24,14 @@ CONNECT_TIMEOUT, READ_TIMEOUT = 5, 30
 
 
 class Cloud(NamedTuple):
-    """What differs between the clouds: options of opening and of sending a file, an object's checksum in its `info`."""
+    """What differs between the clouds: options for opening and for sending a file, the checksum's name in `info`."""
 
     options: Mapping[str, Any] = {}
     parts: Mapping[str, Any] = {}
     checksum: str = ""
 
 
-# By the names in their locks. All three create an object only where none is if asked by mode="create".
+# By the names in their locks. With mode="create", none of the three replaces an object.
 ROWS = {
     "s3": Cloud(
         options={
@@ -45,7 +45,7 @@ ROWS = {
         checksum="ETag",
     ),
     "gs": Cloud(parts={"chunksize": PART_BYTES}, checksum="md5Hash"),
-    # Its parts have 4 MiB. It stores the MD5 that the client sends, which proves nothing.
+    # Its parts have 4 MiB. The MD5 that it stores is only what the client sends, and proves nothing.
     "azure": Cloud(options={"max_concurrency": PARTS_AT_ONCE}),
 }
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -62,7 +62,7 @@ def open_storage(url: str) -> tuple["AbstractFileSystem", str]:
     export_env_file()
     # Without it, clients' warnings and tracebacks, which quote addresses, would go to stderr.
     logging.getLogger().addHandler(logging.NullHandler())
-    # With it, gcsfs asks Google by gRPC for the kind of the bucket first, which many a firewall blocks for minutes.
+    # Otherwise gcsfs first asks Google by gRPC for the kind of the bucket, which a firewall may block for a minute.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     scheme, cloud = url.partition("://")[0], cloud_of(url)
     try:
@@ -74,7 +74,7 @@ def open_storage(url: str) -> tuple["AbstractFileSystem", str]:
     try:
         files, root = url_to_fs(url, **_options(url))
     except ValueError as error:
-        msg = f"{url}: expected an address and credentials in the form that {scheme}:// has, found others"
+        msg = f"{url}: expected an address and credentials that {scheme}:// accepts, found a different form"
         raise SettingError(f"{msg}; correct them") from error
     if cloud == "s3":
         # No retries by s3fs on top: each would repeat all of botocore's.
@@ -91,12 +91,12 @@ def _options(url: str) -> dict[str, Any]:
     if cloud == "gs":
         from aiohttp import ClientTimeout
 
-        # gcsfs has none itself.
+        # gcsfs itself has no timeout.
         timeout = ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
         options["requests_timeout"] = timeout
     if cloud == "azure" and "@" in url:
         account, host = _account(url)
-        # adlfs knows one of Azure's clouds by itself.
+        # By itself, adlfs knows only the host of Azure's public cloud.
         options |= {"account_name": account, "account_host": host}
     return options
 
@@ -128,7 +128,7 @@ def check_bucket(files: "AbstractFileSystem", root: str, url: str) -> None:
     try:
         files.info(bucket)
     except Exception as error:
-        # gcsfs says that an empty bucket which it may not look up is missing.
+        # gcsfs reports an empty bucket as missing if it may not look it up.
         if isinstance(error, PermissionError) or HTTPStatus.FORBIDDEN in {
             status_of(error),
             status_of(error.__context__),
@@ -153,7 +153,7 @@ def translate_errors(url: str) -> Iterator[None]:
             msg = f"{url}: the disk cannot take the run ({kind.__name__}); free space or remount it writable"
             raise StorageError(msg) from None
         if cloud_of(url) and isinstance(error, FileNotFoundError):
-            # Whoever reads an object that may be missing expects this error.
+            # Callers that read an object which may be missing catch this error themselves, so the bucket is missing.
             raise SettingError(f"{url}: the bucket does not exist; create it") from None
         if is_refusal(error):
             reason = f"{kind.__name__}, HTTP {status}" if (status := status_of(error)) else kind.__name__
@@ -183,5 +183,5 @@ def is_local(files: "AbstractFileSystem") -> bool:
 
 
 def row_of(files: "AbstractFileSystem") -> Cloud | None:
-    """Return how the cloud that this is, if it is one, is used."""
+    """Return the row of the cloud that this is, None if it is not a cloud."""
     return next((ROWS[name] for name, schemes in CLOUDS.items() if schemes & _protocols(files)), None)

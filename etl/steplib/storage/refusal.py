@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from http import HTTPStatus
 
-# HTTP's statuses that trying again does not change; not a timeout, a conflict with another writer, too many requests.
+# HTTP statuses that repeating does not change; not a timeout, a conflict with a different writer, too many requests.
 REFUSED = {*range(400, 500)} - {408, 409, 429}
 # How clients report a refusal or a wrong configuration without a status, apart from PermissionError.
 NAMES = (
@@ -14,12 +14,12 @@ NAMES = (
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Return whether trying again does not help: by HTTP's status if there is one, else by the errors' names."""
+    """Return whether trying again does not help: by the HTTP status if there is one, else by the errors' names."""
     causes, status = list(_causes(error)), status_of(error)
-    # Only this word of the text, which quotes addresses.
+    # Search the text for nothing but this word, because it quotes addresses.
     if any("CERTIFICATE_VERIFY_FAILED" in str(each) for each in causes):
         return True
-    # Google's own word for an error that may pass.
+    # Google's clients mark errors that may pass.
     if any(getattr(each, "retryable", False) for each in causes):
         return False
     # A redirect to a different region is a wrong setting; its text says so.
@@ -31,12 +31,12 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def status_of(error: BaseException | None) -> int | None:
-    """Return the status of HTTP in a client's error, or in one of its causes."""
+    """Return the HTTP status in a client's error or in one of its causes, None if there is none."""
     for each in _causes(error):
-        # The client's own code for an answer that was cut off.
+        # For an answer that was cut off, the client makes up a status.
         if type(each).__module__ == "aiohttp.http_exceptions":
             continue
-        # gcsfs has no other sign of it.
+        # gcsfs gives no other sign of this status.
         if type(each) is OSError and str(each).startswith("Forbidden: "):
             return HTTPStatus.FORBIDDEN
         response = getattr(each, "response", None)
