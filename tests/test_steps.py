@@ -165,6 +165,23 @@ def test_wrong_argument(project: Project, name: str, arguments: list[list[str]])
     assert len(done.stderr) < 1000
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("logs/some.log", "expected the path of a run's log, "),
+        ("elsewhere/log_2026_01_01_00_00_00.log", "expected the path of a log in "),
+        ("logs/log_2026_01_01_00_00_00.log", "expected a log that exists, found no "),
+    ],
+)
+def test_log_that_is_not_here(project: Project, argument: str, message: str) -> None:
+    """The error says whether the name, the folder or the file is wrong; of the last two, what workers need."""
+    done = project.step("transform", argument)
+
+    assert done.returncode == 64
+    assert f"LOG: {message}" in done.stderr
+    assert ("set RUNS_URL" in done.stderr) == ("2026" in argument)
+
+
 @pytest.mark.parametrize("name", STEPS[1:])
 def test_step_before_its_turn(project: Project, name: str) -> None:
     """A step without a log, or before the step that it needs, reports the right order."""

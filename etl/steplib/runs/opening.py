@@ -117,7 +117,7 @@ def run_of_log(text: str) -> Run:
     if path.absolute().parent.resolve() / path.name != run.log:
         raise UsageError(f"LOG: expected the path of a log in {logs()}, found {text[:200]!r}; {elsewhere}")
     if not run.log.is_file():
-        raise UsageError(f"LOG: the log does not exist: {run.log}; {elsewhere}")
+        raise UsageError(f"LOG: expected a log that exists, found no {run.log}; {elsewhere}")
     if not run.folder.is_dir():
         raise UsageError(f"LOG: the run of this log has been removed: {run.folder} does not exist; start a new run")
     return run
