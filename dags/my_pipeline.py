@@ -4,7 +4,7 @@
 |---|---|
 | `data_loader` | `raw_data.csv` from the source; retried twice if the source cannot be reached |
 | `transform` | `clear_data.csv` |
-| `train` | `model.pkl` |
+| `train` | `model.pkl`, `cross_validation.csv` |
 | `evaluate` | `evaluation.json`, `predictions.csv`, an event of the asset `my_pipeline_model`; publishes the run |
 
 Each task runs `etl/<task>.py` and passes on the path of the run's log, which all of them append to. The results are in

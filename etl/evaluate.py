@@ -1,6 +1,7 @@
 """Measure the run's model on the rows that it never saw.
 
-Reads     model.pkl as it was written (its hash is checked before it is unpickled), clear_data.csv: the test rows.
+Reads     model.pkl as it was written (its hash is checked before it is unpickled), clear_data.csv: the test rows;
+          cross_validation.csv, if the run has one.
 Writes    predictions.csv: id,y_true,y_pred,probability (1 = M); evaluation.json: the metrics, positive class M.
 Refuses   with 65: a model.pkl or clear_data.csv that earlier steps did not write;
           with 71: more test rows than fit in memory (8 bytes each, and more while they are sorted).
@@ -25,12 +26,13 @@ def evaluate(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any
     from steplib.model.scoring import measure
 
     model, clear = joblib.load(run.open_input("model.pkl")), run.input("clear_data.csv")
+    validation = run.input("cross_validation.csv") if run.has("cross_validation.csv") else None
     with (
         open_pool(settings.workers, settings.dask_scheduler) as pool,
         run.writing("predictions.csv", difference.of_tables) as part,
         part.open("wb") as predictions,
     ):
-        metrics = measure(model, clear, predictions, settings.batch_bytes, pool)
+        metrics = measure(model, clear, predictions, settings.batch_bytes, pool, validation=validation)
     with run.writing("evaluation.json", difference.of_metric_files) as part:
         part.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     for line in summarize(metrics):
@@ -57,7 +59,18 @@ def summarize(metrics: dict[str, Any]) -> list[str]:
         "of {test_rows} test rows: {true_positives} M found, {false_negatives} M missed, "
         "{true_negatives} B recognized, {false_positives} B predicted as M; "
         "always predicting the majority would give accuracy {baseline_accuracy:.4f}".format(**metrics),
+        *summarize_validation(metrics["cross_validated"]),
     ]
+
+
+def summarize_validation(validated: dict[str, Any] | None) -> list[str]:
+    """Return the estimate to believe in one line."""
+    if not validated:
+        return []
+    rows = validated["all_rows"]
+    (low, high), found = rows["accuracy_interval"], rows["true_positives"]
+    line = f"all {rows['rows']} rows, each judged by a model that never saw it: accuracy {rows['accuracy']:.4f}"
+    return [f"{line} (about 95 %: {low:.4f} to {high:.4f}), {found} of {found + rows['false_negatives']} M found"]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Fit the classifier to the run's training rows.
 
 Reads     clear_data.csv: the training rows (the id decides).
-Writes    model.pkl: one scikit-learn Pipeline (impute, scale, logistic regression), pickled with joblib.
+Writes    model.pkl: one scikit-learn Pipeline (impute, scale, logistic regression), pickled with joblib;
+          cross_validation.csv: id,y_true,fold,probability for up to 100,000 training rows.
 Refuses   with 65: a clear_data.csv that transform.py did not write, numbers too large to compute with;
           with 71: too little memory even for one batch.
 Warns     when the fit is singular (LinAlgError): a DummyClassifier replaces the logistic regression.
@@ -11,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from steplib import step
+from steplib.runs.difference import of_tables
 from steplib.runs.run import Run
 from steplib.settings import Settings
 from steplib.table.pool import Pool, open_pool
@@ -43,8 +45,8 @@ def build_model() -> "Pipeline":
 
 
 def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
-    """Fit the model to the training rows of clear_data.csv and pickle it."""
-    from steplib.model import joblib
+    """Fit the model to the training rows of clear_data.csv, pickle it, and cross-validate it."""
+    from steplib.model import joblib, validation
     from steplib.model.sameness import difference
     from steplib.model.training import read_training_rows
 
@@ -52,18 +54,23 @@ def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
     with run.scratch() as scratch, open_pool(settings.workers, settings.dask_scheduler) as pool:
         rows = read_training_rows(clear, scratch / "rows", settings.batch_bytes, pool)
         model = fit(rows, pool, log)
+        classifier = type(model[-1]).__name__
+        log.info("model.pkl: %s fitted to %d rows, %d features", classifier, rows.number, len(rows.features))
+        judged = validation.cross_validate(model, rows, clear, settings.batch_bytes, pool, log)
     with run.writing("model.pkl", lambda *_: difference(joblib.load(run.open_input("model.pkl")), model)) as part:
         joblib.dump(model, part)
-    classifier, parameters = type(model[-1]).__name__, model[-1].get_params()
-    log.info("model.pkl: %s fitted to %d rows, %d features", classifier, rows.number, len(rows.features))
+    made: dict[str, int | None] = {"model.pkl": None}
+    if judged:
+        with run.writing("cross_validation.csv", of_tables) as part:
+            made["cross_validation.csv"] = validation.write(judged, part)
     return {
         "train_rows": rows.number,
         "classifier": classifier,
-        "solver": {name: parameters[name] for name in SOLVER if name in parameters},
+        "solver": {name: value for name, value in model[-1].get_params().items() if name in SOLVER},
         "seed": SEED,
         "split": SPLIT,
         "batch_bytes": settings.batch_bytes,
-        "artifacts": {"model.pkl": None},
+        "artifacts": made,
     }
 
 

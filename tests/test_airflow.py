@@ -317,6 +317,7 @@ def test_same_results_as_by_shell(airflow: Airflow, dag: str) -> None:
     assert bool(storage) == (Path(place) / "runs" / folder.name / "manifest.json").exists()
     published = {"published": f"file://{place}/runs/{folder.name}"} if storage else {}
     assert event["extra"] == {"run": str(folder), "data_sha256": source["sha256"], **published, **metrics}
+    assert airflow.get(f"{run.path}/taskInstances/evaluate/xcomEntries/metrics")["value"] == metrics
     wait_for(lambda: True if event["timestamp"] <= last_run_after(airflow, "consumer") else None)
 
 

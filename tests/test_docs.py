@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, STEPS
+from conftest import ARTIFACTS, ROOT, STEPS
 from steplib import errors, settings
 from steplib.runs import manifest
 
@@ -65,7 +65,7 @@ def test_every_path_in_a_page_exists(page: Path) -> None:
 
 def test_every_result_is_in_the_readme() -> None:
     """The README names every file that the pipeline writes."""
-    for name in ("raw_data.csv", "clear_data.csv", "model.pkl", "evaluation.json", "predictions.csv", "manifest.json"):
+    for name in (*ARTIFACTS, "manifest.json"):
         assert f"`{name}`" in README
 
 

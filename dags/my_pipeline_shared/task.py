@@ -83,7 +83,9 @@ def record_model(context: Context, log_file: str) -> None:
     storage = VALUES["STORAGE_URL"]
     if storage.text:
         facts["published"] = f"{check_storage_url(storage.text, storage.name).rstrip('/')}/runs/{run.stamp}"
-    context["outlet_events"][MODEL].extra.update(manifest.metrics(record) | facts)
+    metrics = manifest.metrics(record)
+    context["outlet_events"][MODEL].extra.update(metrics | facts)
+    context["ti"].xcom_push(key="metrics", value=metrics)
 
 
 def shown_url() -> str | None:

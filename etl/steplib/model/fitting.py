@@ -28,11 +28,14 @@ FREE_PARAMETERS = {
 MOST_OF_NARROW = 256
 
 
-def fit(model: Pipeline, rows: TrainingRows, pool: Pool = THIS_THREAD) -> Pipeline:
-    """Fit a Pipeline to the training rows, in place, and return it. Raises LinAlgError if the fit is singular."""
+def fit(model: Pipeline, rows: TrainingRows, pool: Pool = THIS_THREAD, start: Pipeline | None = None) -> Pipeline:
+    """Fit a Pipeline to the training rows, in place, and return it. Raises LinAlgError if the fit is singular.
+
+    `start` is one that has been fitted to similar rows: the closer its optimum, the fewer steps.
+    """
     if _is_fitted_by_batches(model):
         _assemble(model, rows)
-        _minimize(model, rows, pool)
+        _minimize(model, rows, pool, start)
     else:
         table = np.concatenate([part.load() for part in rows.parts])
         model.fit(table[:, :-EXTRA_COLUMNS], table[:, -1].astype(np.int8))
@@ -81,15 +84,18 @@ def _assemble(model: Pipeline, rows: TrainingRows) -> None:
     scaler.n_samples_seen_ = type(scaler.n_samples_seen_)(rows.number)
 
 
-def _minimize(model: Pipeline, rows: TrainingRows, pool: Pool) -> None:
+def _minimize(model: Pipeline, rows: TrainingRows, pool: Pool, start: Pipeline | None) -> None:
     """Fit the classifier, and set its fitted attributes."""
     scaler, classifier = model[1], model[2]
     scaling = {"mean": scaler.mean_, "scale": scaler.scale_}
+    classifier.classes_, classifier.n_features_in_ = np.array([0, 1], dtype=np.int8), len(rows.features)
+    weights = None if start is None else _weights(start, scaler)
     if len(rows.features) > MOST_OF_NARROW:
-        classifier.classes_, classifier.n_features_in_ = np.array([0, 1], dtype=np.int8), len(rows.features)
-        optimum = wide.fit(standardize(rows, **scaling), classifier.C, pool)
+        optimum = wide.fit(standardize(rows, **scaling), classifier.C, pool, weights)
     else:
-        optimum = _minimize_narrow(classifier, rows, pool, **scaling)
+        if weights is None:
+            weights = _warm_start(classifier, np.concatenate(list(blocks(rows.parts[0], **scaling))))
+        optimum = _minimize_narrow(weights, classifier.C, rows, pool, **scaling)
     if not optimum.converged:
         msg = f"the fit did not converge in {optimum.steps} Newton steps; check the features for extreme values"
         warnings.warn(msg, ConvergenceWarning, stacklevel=2)
@@ -97,22 +103,33 @@ def _minimize(model: Pipeline, rows: TrainingRows, pool: Pool) -> None:
     classifier.n_iter_ = np.array([optimum.steps], dtype=np.int32)
 
 
-def _minimize_narrow(
-    classifier: LogisticRegression, rows: TrainingRows, pool: Pool, mean: Array, scale: Array
+def _weights(model: Pipeline, scaler: StandardScaler) -> Array:
+    """Return the weights of a fitted model for features that are scaled by a different scaler."""
+    scaled = model[2].coef_[0] / model[1].scale_
+    intercept = model[2].intercept_[0] + scaled @ (scaler.mean_ - model[1].mean_)
+    return np.append(scaled * scaler.scale_, intercept)
+
+
+def _minimize_narrow(  # noqa: PLR0913, PLR0917 - what a loss and its minimum depend on
+    start: Array,
+    C: float,  # noqa: N803 - scikit-learn's name
+    rows: TrainingRows,
+    pool: Pool,
+    mean: Array,
+    scale: Array,
 ) -> newton.Optimum:
-    """Return the optimum: scikit-learn's fit to the first part is the start, then Newton steps over all rows."""
-    _warm_start(classifier, np.concatenate(list(blocks(rows.parts[0], mean, scale))))
+    """Return the optimum, by Newton steps over all rows."""
     groups = group(rows.parts)
 
     def derivatives_at(weights: Array) -> newton.Derivatives:
         found = pool.map(partial(_derivatives, weights=weights, mean=mean, scale=scale), groups)
-        return reduce(newton.add, found, newton.penalty(weights, classifier.C))
+        return reduce(newton.add, found, newton.penalty(weights, C))
 
-    return newton.minimize(derivatives_at, np.append(classifier.coef_[0], classifier.intercept_), rows.number)
+    return newton.minimize(derivatives_at, start, rows.number)
 
 
-def _warm_start(classifier: LogisticRegression, rows: Array) -> None:
-    """Fit with scikit-learn to some scaled rows, as the start of the Newton steps over all rows."""
+def _warm_start(classifier: LogisticRegression, rows: Array) -> Array:
+    """Return the weights that scikit-learn fits to some scaled rows, as the start of the steps over all rows."""
     features, target = rows[:, :-EXTRA_COLUMNS], rows[:, -1].astype(np.int8)
     if target.min() == target.max():
         # One class alone cannot be fitted; two dummy rows start the search from zero weights.
@@ -121,6 +138,7 @@ def _warm_start(classifier: LogisticRegression, rows: Array) -> None:
         # Whether it converges here does not matter yet.
         warnings.simplefilter("ignore")
         classifier.fit(features, target)
+    return np.append(classifier.coef_[0], classifier.intercept_)
 
 
 def _derivatives(parts: Sequence[Part], weights: Array, mean: Array, scale: Array) -> newton.Derivatives:

@@ -21,6 +21,9 @@ from steplib.table.pool import THIS_THREAD, Pool
 from steplib.table.rows import quote
 
 CONFIDENCE = 0.95
+# A row with a higher probability is predicted as M.
+THRESHOLD = 0.5
+RANK_METRICS = ("roc_auc", "average_precision")
 CLASSES = np.array([b"0", b"1"])
 
 Array = NDArray[np.float64]
@@ -47,12 +50,19 @@ class Predicted(NamedTuple):
     scores: Scores
 
 
-def measure(
-    model: Pipeline, clear: Csv, predictions: BinaryIO, batch_bytes: int = WHOLE, pool: Pool = THIS_THREAD
+def measure(  # noqa: PLR0913 - what is read, what is written, and how
+    model: Pipeline,
+    clear: Csv,
+    predictions: BinaryIO,
+    batch_bytes: int = WHOLE,
+    pool: Pool = THIS_THREAD,
+    *,
+    validation: Path | None = None,
 ) -> dict[str, Any]:
     """Write a model's predictions for a clear_data.csv, and return the metrics for evaluation.json.
 
-    Raises DataError if the model was fitted to other features; MemoryShortError if the scores do not fit.
+    `validation` is the cross_validation.csv of the training rows, if there is one. Raises DataError if the model was
+    fitted to other features; MemoryShortError if the scores do not fit.
     """
     (_, names), (first_line, _) = first_rows(clear)
     if list(model[0].feature_names_in_) != names[2:]:
@@ -65,7 +75,9 @@ def measure(
         parts.append(predicted.scores)
     rows = sum(len(part.benign) + len(part.malignant) for part in parts)
     try:
-        return score(add_up(parts)) | {"classifier": type(model[-1]).__name__}
+        held_out = add_up(parts)
+        found = score(held_out) | {"classifier": type(model[-1]).__name__}
+        return found | {"cross_validated": validation and score_validation(held_out, validation)}
     except MemoryError as error:
         msg = f"memory: the probabilities of {rows} test rows, {rows * 8 >> 20} MiB, cannot be held and sorted"
         raise MemoryShortError(f"{msg}; give the step more memory") from error
@@ -146,6 +158,37 @@ def score(scores: Scores) -> dict[str, Any]:
     }
 
 
+def score_validation(held_out: Scores, validation: Path) -> dict[str, Any]:
+    """Return the metrics of the training rows, out of fold, and of all rows, each judged by a model that never saw it.
+
+    The second is the estimate to believe: it has more rows than either part.
+    """
+    y_true, probability = read_validation(validation)
+    out_of_fold = Scores(
+        benign=probability[y_true == 0],
+        malignant=probability[y_true == 1],
+        confusion=np.bincount(2 * y_true + (probability > THRESHOLD), minlength=4).reshape(2, 2),
+        squared_error=float(np.square(probability - y_true).sum()),
+        train_classes=held_out.train_classes,
+    )
+    all_rows = add_up([held_out, out_of_fold])._replace(train_classes=held_out.train_classes)
+    return {"out_of_fold": _of_rows(score(out_of_fold)), "all_rows": _of_rows(score(all_rows))}
+
+
+def _of_rows(found: dict[str, Any]) -> dict[str, Any]:
+    """Return metrics with the number of rows that they are for, instead of those of the split."""
+    rows = found["test_rows"]
+    return {name: value for name, value in found.items() if name not in {"train_rows", "test_rows"}} | {"rows": rows}
+
+
+def read_validation(path: Path) -> tuple[NDArray[np.int8], Array]:
+    """Return the targets and the probabilities in a cross_validation.csv."""
+    with path.open(encoding="utf-8", newline="") as file:
+        found = [(int(row["y_true"]), float(row["probability"])) for row in csv.DictReader(file)]
+    target, probability = zip(*found, strict=True)
+    return np.array(target, dtype=np.int8), np.array(probability)
+
+
 def rank(benign: Array, malignant: Array) -> tuple[float, float]:
     """Return the area under the ROC curve and the average precision; the arrays are sorted in place.
 
@@ -162,16 +205,21 @@ def rank(benign: Array, malignant: Array) -> tuple[float, float]:
     return area, float(precision.mean())
 
 
-def rank_again(predictions: Path) -> dict[str, float]:
-    """Return the two metrics of a predictions.csv that depend on the order of the probabilities alone."""
+def rank_again(found: dict[str, Any], predictions: Path, validation: Path | None) -> dict[str, Any]:
+    """Return metrics with those that depend on the order of the probabilities alone taken from a predictions.csv."""
 
     def read(target: str) -> Array:
         with predictions.open(encoding="utf-8", newline="") as file:
             rows = (row for row in csv.DictReader(file) if row["y_true"] == target)
             return np.fromiter((float(row["probability"]) for row in rows), dtype=np.float64)
 
-    area, average_precision = rank(read("0"), read("1"))
-    return {"roc_auc": area, "average_precision": average_precision}
+    benign, malignant = read("0"), read("1")
+    found |= dict(zip(RANK_METRICS, rank(benign, malignant), strict=True))
+    if validation:
+        y_true, probability = read_validation(validation)
+        both = (np.append(held_out, probability[y_true == i]) for i, held_out in enumerate((benign, malignant)))
+        found["cross_validated"]["all_rows"] |= dict(zip(RANK_METRICS, rank(*both), strict=True))
+    return found
 
 
 def wilson_interval(successes: int, trials: int) -> list[float]:

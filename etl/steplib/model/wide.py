@@ -33,7 +33,12 @@ MOST_PASSES = 100
 Map = Callable[[Array], Array]
 
 
-def fit(parts: Sequence[Part], C: float, pool: Pool = THIS_THREAD) -> Optimum:  # noqa: N803 - scikit-learn's name
+def fit(
+    parts: Sequence[Part],
+    C: float,  # noqa: N803 - scikit-learn's name
+    pool: Pool = THIS_THREAD,
+    start: Array | None = None,
+) -> Optimum:
     """Return the optimum for standardized rows. Raises LinAlgError for a singular Hessian.
 
     More than FAR_MORE times as many features as rows are held in memory. The penalty keeps their weights in the space
@@ -41,7 +46,7 @@ def fit(parts: Sequence[Part], C: float, pool: Pool = THIS_THREAD) -> Optimum:  
     """
     rows, features = sum(part.rows for part in parts), parts[0].columns - EXTRA_COLUMNS
     if features <= FAR_MORE * rows:
-        return _minimize(parts, C, pool)
+        return _minimize(parts, C, pool, start)
     loaded = [part.load() for part in parts]
     table = np.concatenate([part[:, :-EXTRA_COLUMNS] for part in loaded])
     extra = np.concatenate([part[:, -EXTRA_COLUMNS:] for part in loaded])
@@ -54,8 +59,8 @@ def fit(parts: Sequence[Part], C: float, pool: Pool = THIS_THREAD) -> Optimum:  
     return optimum._replace(weights=np.append(weights, optimum.weights[-1]))
 
 
-def _minimize(parts: Sequence[Part], C: float, pool: Pool) -> Optimum:  # noqa: N803
-    """Return the optimum by Newton steps from weights of 0."""
+def _minimize(parts: Sequence[Part], C: float, pool: Pool, start: Array | None = None) -> Optimum:  # noqa: N803
+    """Return the optimum by Newton steps, without a start from weights of 0."""
     groups, rows = group(parts), sum(part.rows for part in parts)
     strengths = newton.strengths(parts[0].columns - 1, C)
 
@@ -68,7 +73,7 @@ def _minimize(parts: Sequence[Part], C: float, pool: Pool) -> Optimum:  # noqa: 
         return reduce(add, found, strengths * direction)
 
     solve = _solver(product, partial(_factor, parts, strengths), len(strengths))
-    return newton.minimize(derivatives_at, np.zeros_like(strengths), rows, solve)
+    return newton.minimize(derivatives_at, np.zeros_like(strengths) if start is None else start, rows, solve)
 
 
 def _slope(parts: Sequence[Part], weights: Array) -> Derivatives:

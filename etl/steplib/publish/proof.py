@@ -22,6 +22,7 @@ from steplib.runs.folders import runs
 from steplib.settings import Settings
 from steplib.table.pool import open_pool
 
+VALIDATION = "cross_validation.csv"
 NEEDED = ("clear_data.csv", "model.pkl", "predictions.csv", "evaluation.json")
 
 # What was compared, and how it differs, if it does.
@@ -108,10 +109,16 @@ def _score_again(folder: Path, record: manifest.Record, settings: Settings) -> I
     if hashlib.sha256(model).hexdigest() != record["artifacts"]["model.pkl"]["sha256"]:
         yield "model.pkl", "different content (sha256)"
         return
+    validation = folder / VALIDATION if VALIDATION in record["artifacts"] else None
     with tempfile.TemporaryFile() as again, open_pool(settings.workers, settings.dask_scheduler) as pool:
         try:
             metrics = measure(
-                joblib.load(io.BytesIO(model)), folder / "clear_data.csv", again, settings.batch_bytes, pool
+                joblib.load(io.BytesIO(model)),
+                folder / "clear_data.csv",
+                again,
+                settings.batch_bytes,
+                pool,
+                validation=validation,
             )
         except Exception as error:
             # A machine or a cluster that fails says nothing about the run; anything else is not this run's model.
@@ -128,7 +135,7 @@ def _score_again(folder: Path, record: manifest.Record, settings: Settings) -> I
         yield "evaluation.json", f"no metrics ({type(error).__name__})"
         return
     if not found:
-        metrics |= rank_again(written)
+        metrics = rank_again(metrics, written, validation)
     yield "metrics, computed again", difference.of_metrics(metrics, recorded)
     yield "metrics in the manifest", difference.of_metrics(manifest.metrics(record), recorded)
 

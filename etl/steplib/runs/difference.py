@@ -42,7 +42,19 @@ def of_rows(again: Iterable[str], then: Path) -> str | None:
 def of_metric_files(then: Path, again: Path) -> str | None:
     """Compare two evaluation.json files whose predictions have been compared already."""
     now, before = (dict(json.loads(path.read_bytes())) for path in (again, then))
-    return of_metrics(now | {name: before.get(name) for name in RANK_METRICS}, before)
+    return of_metrics(_with_ranks(now, before), before)
+
+
+def _with_ranks(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Return metrics with the recorded values of those that rounding can change, in nested tables too."""
+    return {
+        name: before.get(name)
+        if name in RANK_METRICS
+        else _with_ranks(value, before[name])
+        if isinstance(value, dict) and isinstance(before.get(name), dict)
+        else value
+        for name, value in now.items()
+    }
 
 
 def of_metrics(again: dict[str, Any], then: dict[str, Any]) -> str | None:
@@ -57,6 +69,8 @@ def are_close(again: object, then: object) -> bool:
     """Compare numbers within the tolerance, lists item by item, everything else exactly."""
     if isinstance(again, list) and isinstance(then, list):
         return len(again) == len(then) and all(are_close(*pair) for pair in zip(again, then, strict=True))
+    if isinstance(again, dict) and isinstance(then, dict):
+        return again.keys() == then.keys() and all(are_close(again[name], then[name]) for name in again)
     if isinstance(again, float) and isinstance(then, int | float) and abs(then) <= sys.float_info.max:
         return abs(again - then) <= TOLERANCE
     return again == then

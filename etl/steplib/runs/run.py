@@ -124,6 +124,10 @@ class Run:
         self._check_input(name, made, None if content is None else hashlib.sha256(content).hexdigest())
         return BytesIO(content or b"")
 
+    def has(self, name: str) -> bool:
+        """Return whether an earlier step has recorded an artifact that not every run has."""
+        return name in manifest.read(self.folder)["artifacts"]
+
     def bring_artifacts(self) -> None:
         """With RUNS_URL, bring all artifacts to this disk."""
         if self.remote:

@@ -14,7 +14,12 @@ MISSING = {"", "na", "nan", "null", "?"}
 TEST_FRACTION = 0.2
 # As the first eight bytes of a hash.
 TEST_BELOW = int(TEST_FRACTION * 2**64).to_bytes(8, "big")
-SPLIT = f"test rows: sha256 of the id, as a fraction of its range, below {TEST_FRACTION}"
+# Of cross-validation, among the training rows.
+FOLDS = 10
+SPLIT = (
+    f"test rows: sha256 of the id, as a fraction of its range, below {TEST_FRACTION}; "
+    f"fold: bytes 8 to 16 of it, as a fraction of their range, times {FOLDS}"
+)
 
 # Ten measurements of the cell nuclei, each as mean, standard error and worst: the standard names of the WDBC data.
 WDBC_FEATURES = [
@@ -98,3 +103,8 @@ def is_test(record_id: str) -> bool:
     (the stable-hash split of Géron, Hands-On Machine Learning, chapter 2).
     """
     return hashlib.sha256(record_id.encode()).digest() < TEST_BELOW
+
+
+def fold_of(record_id: str) -> int:
+    """Return the fold of a training row, 0 to 9; the id alone decides, so that no row changes fold when others come."""
+    return int.from_bytes(hashlib.sha256(record_id.encode()).digest()[8:16], "big") * FOLDS >> 64
