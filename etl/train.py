@@ -4,7 +4,7 @@ Reads     clear_data.csv: the training rows (the id decides).
 Writes    model.pkl: one scikit-learn Pipeline (impute, scale, logistic regression), pickled with joblib;
           cross_validation.csv: id,y_true,fold,probability for up to 100,000 training rows.
 Refuses   with 65: a clear_data.csv that transform.py did not write, numbers too large to compute with;
-          with 71: too little memory even for one batch.
+          with 71: too little memory even for one batch; with 78: MIN_RECALL with fewer than 50 M.
 Warns     when the fit is singular (LinAlgError): a DummyClassifier replaces the logistic regression.
 """
 
@@ -46,31 +46,31 @@ def build_model() -> "Pipeline":
 
 def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
     """Fit the model to the training rows of clear_data.csv, pickle it, and cross-validate it."""
-    from steplib.model import joblib, validation
-    from steplib.model.sameness import difference
+    from steplib.model import joblib, sameness, threshold, validation
     from steplib.model.training import read_training_rows
 
     clear = run.input("clear_data.csv")
     with run.scratch() as scratch, open_pool(settings.workers, settings.dask_scheduler) as pool:
         rows = read_training_rows(clear, scratch / "rows", settings.batch_bytes, pool)
         model = fit(rows, pool, log)
-        classifier = type(model[-1]).__name__
+        classifier, parameters = type(model[-1]).__name__, model[-1].get_params()
         log.info("model.pkl: %s fitted to %d rows, %d features", classifier, rows.number, len(rows.features))
         judged = validation.cross_validate(model, rows, clear, settings.batch_bytes, pool, log)
-    with run.writing("model.pkl", lambda *_: difference(joblib.load(run.open_input("model.pkl")), model)) as part:
+        model = threshold.reach_recall(model, settings.min_recall, rows, judged, log)
+    with run.writing("model.pkl", lambda *_: sameness.difference(run.open_input("model.pkl"), model)) as part:
         joblib.dump(model, part)
-    made: dict[str, int | None] = {"model.pkl": None}
     if judged:
         with run.writing("cross_validation.csv", of_tables) as part:
-            made["cross_validation.csv"] = validation.write(judged, part)
+            validation.write(judged, part)
     return {
         "train_rows": rows.number,
         "classifier": classifier,
-        "solver": {name: value for name, value in model[-1].get_params().items() if name in SOLVER},
+        "solver": {name: parameters[name] for name in SOLVER if name in parameters},
+        "min_recall": settings.min_recall and str(settings.min_recall),
         "seed": SEED,
         "split": SPLIT,
         "batch_bytes": settings.batch_bytes,
-        "artifacts": made,
+        "artifacts": {"model.pkl": None} | ({"cross_validation.csv": judged.rows} if judged else {}),
     }
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,7 @@ DEFAULTS = {
     "STATE_DIR": "",
     "RETRY_DELAY": "5",
     "KEEP_RUNS": "10",
+    "MIN_RECALL": "",
     "BATCH_BYTES": "4194304",
     "WORKERS": "0",
     "DASK_SCHEDULER": "",
@@ -69,6 +71,7 @@ class Settings:
     keep_runs: int
     storage_url: str
     keep_published: int
+    min_recall: Decimal | None
     batch_bytes: int
     workers: int
     dask_scheduler: str
@@ -92,6 +95,7 @@ def read_settings() -> Settings:
         keep_runs=_whole_number(values["KEEP_RUNS"], least=1),
         storage_url=storage.text and check_storage_url(storage.text, f"{storage.name} (set by {storage.origin})"),
         keep_published=_whole_number(values["KEEP_PUBLISHED"], least=0),
+        min_recall=_share(values["MIN_RECALL"]),
         batch_bytes=_whole_number(values["BATCH_BYTES"], least=1),
         workers=_whole_number(values["WORKERS"], least=0, most=MOST_WORKERS),
         dask_scheduler=_scheduler(values["DASK_SCHEDULER"]),
@@ -248,6 +252,12 @@ def _whole_number(value: Value, least: int, most: int = 999_999_999) -> int:
     if not re.fullmatch("[0-9]{1,9}", value.text) or not least <= int(value.text) <= most:
         raise value.wrong(f"a whole number from {least} to {most}")
     return int(value.text)
+
+
+def _share(value: Value) -> Decimal | None:
+    if value.text and not (re.fullmatch(r"[01]?\.?[0-9]{1,9}", value.text) and 0 < Decimal(value.text) < 1):
+        raise value.wrong("a number between 0 and 1, such as 0.98, or nothing")
+    return Decimal(value.text) if value.text else None
 
 
 def _scheduler(value: Value) -> str:

@@ -1,6 +1,6 @@
 """Whether a model that was fitted again is the recorded one, apart from rounding."""
 
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -13,9 +13,9 @@ TOLERANCE = 1e-9
 IGNORED = "n_iter_"
 
 
-def difference(then: object, again: object) -> str | None:
-    """Return how two fitted models differ: their numbers within the tolerance, everything else exactly."""
-    return None if _are_close(then, again) else "a different model"
+def difference(then: BinaryIO, again: object) -> str | None:
+    """Return how a model differs from a pickled one: their numbers within the tolerance, everything else exactly."""
+    return None if _are_close(joblib.load(then), again) else "a different model"
 
 
 def _are_close(a: Any, b: Any) -> bool:  # noqa: ANN401 - whatever a fitted estimator has as an attribute

@@ -14,6 +14,7 @@ from sklearn import metrics
 from sklearn.pipeline import Pipeline
 
 from steplib.errors import DataError, MemoryShortError
+from steplib.model.threshold import split_threshold
 from steplib.table.arrays import read_clear
 from steplib.table.batches import WHOLE, Batch, split
 from steplib.table.csvfile import Csv, first_rows
@@ -21,7 +22,7 @@ from steplib.table.pool import THIS_THREAD, Pool
 from steplib.table.rows import quote
 
 CONFIDENCE = 0.95
-# A row with a higher probability is predicted as M.
+# A row with a higher probability is predicted as M, unless the model has a threshold of its own.
 THRESHOLD = 0.5
 RANK_METRICS = ("roc_auc", "average_precision")
 CLASSES = np.array([b"0", b"1"])
@@ -76,8 +77,9 @@ def measure(  # noqa: PLR0913 - what is read, what is written, and how
     rows = sum(len(part.benign) + len(part.malignant) for part in parts)
     try:
         held_out = add_up(parts)
-        found = score(held_out) | {"classifier": type(model[-1]).__name__}
-        return found | {"cross_validated": validation and score_validation(held_out, validation)}
+        classifier, threshold = split_threshold(model)
+        found = score(held_out) | {"classifier": type(classifier).__name__, "threshold": threshold or THRESHOLD}
+        return found | {"cross_validated": validation and score_validation(held_out, validation, threshold)}
     except MemoryError as error:
         msg = f"memory: the probabilities of {rows} test rows, {rows * 8 >> 20} MiB, cannot be held and sorted"
         raise MemoryShortError(f"{msg}; give the step more memory") from error
@@ -158,16 +160,17 @@ def score(scores: Scores) -> dict[str, Any]:
     }
 
 
-def score_validation(held_out: Scores, validation: Path) -> dict[str, Any]:
+def score_validation(held_out: Scores, validation: Path, threshold: float | None) -> dict[str, Any]:
     """Return the metrics of the training rows, out of fold, and of all rows, each judged by a model that never saw it.
 
     The second is the estimate to believe: it has more rows than either part.
     """
     y_true, probability = read_validation(validation)
+    is_called = probability > THRESHOLD if threshold is None else probability >= threshold
     out_of_fold = Scores(
         benign=probability[y_true == 0],
         malignant=probability[y_true == 1],
-        confusion=np.bincount(2 * y_true + (probability > THRESHOLD), minlength=4).reshape(2, 2),
+        confusion=np.bincount(2 * y_true + is_called, minlength=4).reshape(2, 2),
         squared_error=float(np.square(probability - y_true).sum()),
         train_classes=held_out.train_classes,
     )

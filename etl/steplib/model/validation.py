@@ -41,6 +41,11 @@ class Validation(NamedTuple):
     fold: Folds
     probability: Array
 
+    @property
+    def rows(self) -> int:
+        """The number of rows that have a probability."""
+        return int(np.count_nonzero(~np.isnan(self.probability)))
+
 
 def cross_validate(  # noqa: PLR0913, PLR0917 - what is judged, by what, and how
     model: Pipeline, rows: TrainingRows, clear: Csv, batch_bytes: int, pool: Pool, log: logging.Logger
@@ -54,11 +59,11 @@ def cross_validate(  # noqa: PLR0913, PLR0917 - what is judged, by what, and how
         log.warning("cross-validation is left out, because the fit is singular")
         return None
     found = judge(model, rows, _read_ids(clear, batch_bytes), pool)
-    missing = int(np.isnan(found.probability).sum())
+    missing = rows.number - found.rows
     if missing:
         log.warning("cross-validation: %d rows left out, because the model could not be fitted without them", missing)
-    log.info("cross_validation.csv: %d rows in %d folds", rows.number - missing, FOLDS)
-    return found if missing < rows.number else None
+    log.info("cross_validation.csv: %d rows in %d folds", found.rows, FOLDS)
+    return found if found.rows else None
 
 
 def judge(model: Pipeline, rows: TrainingRows, ids: list[str], pool: Pool = THIS_THREAD) -> Validation:
@@ -86,8 +91,8 @@ def judge(model: Pipeline, rows: TrainingRows, ids: list[str], pool: Pool = THIS
     return Validation(ids, target, fold, probability)
 
 
-def write(validation: Validation, path: Path) -> int:
-    """Write the rows that have a probability as cross_validation.csv, and return their number."""
+def write(validation: Validation, path: Path) -> None:
+    """Write the rows that have a probability as cross_validation.csv."""
     judged = ~np.isnan(validation.probability)
     columns = [
         quote([record_id for record_id, is_judged in zip(validation.ids, judged, strict=True) if is_judged]),
@@ -96,7 +101,6 @@ def write(validation: Validation, path: Path) -> int:
     ]
     lines = [b"id,y_true,fold,probability", *map(b",".join, zip(*columns, strict=True))]
     path.write_bytes(b"\n".join(lines) + b"\n")
-    return len(lines) - 1
 
 
 def _read_ids(clear: Csv, batch_bytes: int) -> list[str]:
