@@ -46,12 +46,11 @@ def build_model() -> "Pipeline":
 
 def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
     """Fit the model to the training rows of clear_data.csv, pickle it, and cross-validate it."""
-    from steplib.model import joblib, sameness, threshold, validation
-    from steplib.model.training import read_training_rows
+    from steplib.model import joblib, sameness, threshold, training, validation
 
     clear = run.input("clear_data.csv")
     with run.scratch() as scratch, open_pool(settings.workers, settings.dask_scheduler) as pool:
-        rows = read_training_rows(clear, scratch / "rows", settings.batch_bytes, pool)
+        rows = training.read_training_rows(clear, scratch / "rows", settings.batch_bytes, pool)
         model = fit(rows, pool, log)
         classifier, parameters = type(model[-1]).__name__, model[-1].get_params()
         log.info("model.pkl: %s fitted to %d rows, %d features", classifier, rows.number, len(rows.features))
@@ -59,7 +58,7 @@ def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
         model = threshold.reach_recall(model, settings.min_recall, rows, judged, log)
     with run.writing("model.pkl", lambda *_: sameness.difference(run.open_input("model.pkl"), model)) as part:
         joblib.dump(model, part)
-    if judged:
+    if judged is not None:
         with run.writing("cross_validation.csv", of_tables) as part:
             validation.write(judged, part)
     return {
@@ -67,10 +66,11 @@ def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
         "classifier": classifier,
         "solver": {name: parameters[name] for name in SOLVER if name in parameters},
         "min_recall": settings.min_recall and str(settings.min_recall),
+        "threshold": threshold.split_threshold(model)[1],
         "seed": SEED,
         "split": SPLIT,
         "batch_bytes": settings.batch_bytes,
-        "artifacts": {"model.pkl": None} | ({"cross_validation.csv": judged.rows} if judged else {}),
+        "artifacts": {"model.pkl": None} | ({"cross_validation.csv": judged.rows} if judged is not None else {}),
     }
 
 

@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import Project, RunUpTo
+from conftest import ARTIFACTS, Project, RunUpTo
 from object_store import ObjectStore, store
 
 __all__ = ["store"]
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
+# The files of a published run: the artifacts, the manifest and the log.
+PUBLISHED = len(ARTIFACTS) + 2
 
 
 def stamp_of(age: timedelta) -> str:
@@ -67,7 +69,7 @@ def test_newest_runs_stay(project: Project, log: str, tmp_path: Path, keep: int,
     assert done.stderr.count("removed from the storage: run 2020_") == 5 - left
     assert {part: names(store / part) for part in before} == before
     for stamp in old[:left]:
-        assert len(names(store / "runs" / stamp)) == 7
+        assert len(names(store / "runs" / stamp)) == PUBLISHED
 
 
 def test_runs_that_always_stay(project: Project, log: str, tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_runs_that_always_stay(project: Project, log: str, tmp_path: Path) -> No
         stay = {own.name, young, in_use, unreadable, undated, upload, future, "notes"}
         assert names(store / "runs") == stay, old
     assert json.loads((store / "latest.json").read_bytes())["run"] == in_use
-    assert len(names(store / "runs" / upload)) == 6
+    assert len(names(store / "runs" / upload)) == PUBLISHED - 1
 
 
 @pytest.mark.parametrize("removals", [2, 5, 8])
@@ -113,7 +115,7 @@ def test_killed_pruning_is_completed(project: Project, log: str, tmp_path: Path,
     settings = {"STORAGE_URL": f"file://{store}", "KEEP_PUBLISHED": "1"}
     assert project.step("evaluate", log, PYTHONPATH=code_in_steps(project, code), **settings).returncode == 9
     whole = [len(names(run)) for run in (store / "runs").iterdir() if (run / "manifest.json").exists()]
-    assert whole == [7, 7], "one run is left beside the own one"
+    assert whole == [PUBLISHED, PUBLISHED], "one run is left beside the own one"
     assert project.step("evaluate", log, **settings).returncode == 0
     assert names(store / "runs") == {own.name}
 

@@ -11,7 +11,7 @@ import joblib
 import pandas as pd
 import pytest
 import sklearn
-from conftest import STEPS, Project, RunUpTo, wdbc_rows
+from conftest import ARTIFACTS, STEPS, Project, RunUpTo, wdbc_rows
 from sklearn import metrics
 
 LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}\]\[(INFO|WARNING|ERROR)\]\[(\w+)\]: \[([A-Z_]+)\]: .+")
@@ -71,7 +71,7 @@ def test_same_input_gives_same_bytes(project: Project) -> None:
 
     assert len(project.runs()) == 2
     assert project.artifacts() == first
-    assert set(first) == {"raw_data.csv", "clear_data.csv", "model.pkl", "evaluation.json", "predictions.csv"}
+    assert set(first) == ARTIFACTS
 
 
 def test_manifest_records_the_origin_of_the_results(project: Project, run_up_to: RunUpTo) -> None:

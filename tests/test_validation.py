@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import train
-from conftest import ROOT, Project, RunUpTo
+from conftest import ROOT, Project, RunUpTo, is_verified, wdbc_rows
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from steplib.model import fitting, scoring, validation
 from steplib.model.training import read_training_rows
@@ -124,6 +125,80 @@ def test_fold_of_one_class_is_left_out(tmp_path: Path, caplog: pytest.LogCapture
     validation.write(found, tmp_path / "file")
     assert found.rows == len(found.ids) - left_out
     assert len(pd.read_csv(tmp_path / "file")) == len(found.ids) - left_out
+
+
+def one_id_for_all_training_m(project: Project) -> dict[str, str]:
+    """Write a table in which all M of the training rows have one id; there are M among the test rows too."""
+    rows = [row.split(",", 1) for row in wdbc_rows()]
+    malignant = [record_id for record_id, rest in rows if rest.startswith("M")]
+    one = next(record_id for record_id in malignant if not is_test(record_id))
+    lines = [
+        f"{one if rest.startswith('M') and not is_test(record_id) else record_id},{rest}" for record_id, rest in rows
+    ]
+    (project.root / "one.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"DATA_URL": "one.csv"}
+
+
+def test_no_malignant_row_can_be_judged_out_of_fold(project: Project) -> None:
+    """If all M of the training rows have one id, what is undefined out of fold is null, and the run is whole."""
+    settings = one_id_for_all_training_m(project)
+    log = project.chain(**settings)
+    (run,) = project.runs()
+    validated = json.loads((run / "evaluation.json").read_bytes())["cross_validated"]
+    undefined = {name for name, value in validated["out_of_fold"].items() if value is None}
+
+    assert undefined == {"recall", "recall_interval", "roc_auc", "average_precision"}
+    assert not pd.read_csv(run / "cross_validation.csv")["y_true"].any()
+    assert validated["all_rows"]["recall"] == 1
+    assert validated["all_rows"]["rows"] == validated["out_of_fold"]["rows"] + 124
+    assert "rows left out, because the model could not be fitted without them" in Path(log).read_text(encoding="utf-8")
+    assert is_verified(project.step("runs", "verify", run.name))
+    assert project.step("evaluate", log, **settings).returncode == 0
+
+
+def test_recall_without_malignant_rows_out_of_fold(project: Project) -> None:
+    """MIN_RECALL counts the M that cross-validation could judge: none here, exit 78."""
+    settings = one_id_for_all_training_m(project) | {"MIN_RECALL": "0.9"}
+    log = project.run_steps(("data_loader", "transform"), **settings)
+    done = project.step("train", log, **settings)
+
+    assert done.returncode == 78
+    assert "MIN_RECALL: expected at least 50 M among the training rows, found 0 out of fold" in done.stderr
+
+
+def test_classifier_that_refuses_a_fold(tmp_path: Path) -> None:
+    """A ValueError in a fold leaves out its rows alone."""
+    data = noise(200, 2, 0.5)
+
+    class Refuses(LogisticRegression):
+        """Refuses rows without the largest value of the first feature, which is in one fold."""
+
+        def fit(self, X: Any, y: Any) -> "Refuses":  # noqa: N803 - scikit-learn's name
+            if X[:, 0].max() < data["f0"][[not is_test(i) for i in data["id"]]].max():
+                raise ValueError
+            return super().fit(X, y)
+
+    found = judge(data, tmp_path, model=Pipeline([("classify", Refuses())]))
+
+    assert 0 < found.rows < len(found.ids)
+    assert len({*found.fold[~found.is_judged]}) == 1
+
+
+def test_train_without_cross_validation_takes_its_file_away(project: Project) -> None:
+    """When train is repeated in an unfinished run and no longer cross-validates, nothing of the old file is used."""
+    project.chain()
+    log = project.run_steps(("data_loader", "transform", "train"))
+    (run,) = [run for run in project.runs() if run.name in log]
+    assert (project.root / "results" / "cross_validation.csv").resolve() == run / "cross_validation.csv"
+    project.shorten_wait("MOST_ROWS = 100_000", "MOST_ROWS = 100")
+    project.step("train", log)
+    assert not (project.root / "results" / "cross_validation.csv").exists()
+    project.step("evaluate", log)
+
+    assert "cross_validation.csv" not in json.loads((run / "manifest.json").read_bytes())["artifacts"]
+    assert json.loads((run / "evaluation.json").read_bytes())["cross_validated"] is None
+    assert is_verified(project.step("runs", "verify", run.name))
+    assert not (run / "cross_validation.csv").exists()
 
 
 def test_many_rows_are_not_cross_validated(

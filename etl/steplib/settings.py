@@ -255,7 +255,7 @@ def _whole_number(value: Value, least: int, most: int = 999_999_999) -> int:
 
 
 def _share(value: Value) -> Decimal | None:
-    if value.text and not (re.fullmatch(r"[01]?\.?[0-9]{1,9}", value.text) and 0 < Decimal(value.text) < 1):
+    if value.text and not (re.fullmatch(r"0?\.[0-9]{1,30}", value.text) and 0 < Decimal(value.text) < 1):
         raise value.wrong("a number between 0 and 1, such as 0.98, or nothing")
     return Decimal(value.text) if value.text else None
 

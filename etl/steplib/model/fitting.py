@@ -1,5 +1,6 @@
 """Fitting a Pipeline to the training rows: logistic regression exactly, batch by batch, any other in memory."""
 
+import copy
 import warnings
 from collections.abc import Sequence
 from functools import partial, reduce
@@ -41,6 +42,18 @@ def fit(model: Pipeline, rows: TrainingRows, pool: Pool = THIS_THREAD, start: Pi
         model.fit(table[:, :-EXTRA_COLUMNS], table[:, -1].astype(np.int8))
         model[0].feature_names_in_ = np.array(rows.features, dtype=object)
     return model
+
+
+def without_names(estimator: BaseEstimator) -> BaseEstimator:
+    """Return a fitted estimator for arrays, whose columns have no names; otherwise scikit-learn would warn of that."""
+    estimator = copy.copy(estimator)
+    vars(estimator).pop("feature_names_in_", None)
+    if isinstance(estimator, Pipeline):
+        estimator.steps = [(name, without_names(step)) for name, step in estimator.steps]
+    # Inside a FixedThresholdClassifier, and a FrozenEstimator in it.
+    for name in {"estimator", "estimator_"} & vars(estimator).keys():
+        setattr(estimator, name, without_names(getattr(estimator, name)))
+    return estimator
 
 
 def use_class_priors(model: Pipeline, rows: TrainingRows) -> Pipeline:

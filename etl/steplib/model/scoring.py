@@ -1,7 +1,7 @@
 """A model's predictions for the test rows, and their metrics."""
 
-import copy
 import csv
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -14,7 +14,8 @@ from sklearn import metrics
 from sklearn.pipeline import Pipeline
 
 from steplib.errors import DataError, MemoryShortError
-from steplib.model.threshold import split_threshold
+from steplib.model.fitting import without_names
+from steplib.model.threshold import DEFAULT, is_called, split_threshold
 from steplib.table.arrays import read_clear
 from steplib.table.batches import WHOLE, Batch, split
 from steplib.table.csvfile import Csv, first_rows
@@ -22,8 +23,6 @@ from steplib.table.pool import THIS_THREAD, Pool
 from steplib.table.rows import quote
 
 CONFIDENCE = 0.95
-# A row with a higher probability is predicted as M, unless the model has a threshold of its own.
-THRESHOLD = 0.5
 RANK_METRICS = ("roc_auc", "average_precision")
 CLASSES = np.array([b"0", b"1"])
 
@@ -43,6 +42,18 @@ class Scores(NamedTuple):
     train_classes: NDArray[np.int64]
 
 
+class Measured(NamedTuple):
+    """The metrics for evaluation.json, and the probabilities of M of the rows that a page of the run is about.
+
+    These are all rows, each judged by a model that never saw it, or without cross-validation the test rows; by true
+    class, ascending.
+    """
+
+    metrics: dict[str, Any]
+    benign: Array
+    malignant: Array
+
+
 class Predicted(NamedTuple):
     """The test rows of a batch: the header and lines of predictions.csv, and their scores."""
 
@@ -59,8 +70,8 @@ def measure(  # noqa: PLR0913 - what is read, what is written, and how
     pool: Pool = THIS_THREAD,
     *,
     validation: Path | None = None,
-) -> dict[str, Any]:
-    """Write a model's predictions for a clear_data.csv, and return the metrics for evaluation.json.
+) -> Measured:
+    """Write a model's predictions for a clear_data.csv, and return their metrics.
 
     `validation` is the cross_validation.csv of the training rows, if there is one. Raises DataError if the model was
     fitted to other features; MemoryShortError if the scores do not fit.
@@ -69,28 +80,42 @@ def measure(  # noqa: PLR0913 - what is read, what is written, and how
     if list(model[0].feature_names_in_) != names[2:]:
         msg = "model.pkl: expected a model fitted to the features of clear_data.csv, found different features"
         raise DataError(f"{msg}; run etl/train.py for this run again")
-    predict_rows = partial(predict, model=_without_names(model), features=len(names) - 2)
+    predict_rows = partial(predict, model=without_names(model), features=len(names) - 2)
     parts: list[Scores] = []
     for predicted in pool.map(predict_rows, split(clear, batch_bytes, first_line)):
         predictions.write(predicted.lines if parts else predicted.header + predicted.lines)
         parts.append(predicted.scores)
     rows = sum(len(part.benign) + len(part.malignant) for part in parts)
     try:
-        held_out = add_up(parts)
-        classifier, threshold = split_threshold(model)
-        found = score(held_out) | {"classifier": type(classifier).__name__, "threshold": threshold or THRESHOLD}
-        return found | {"cross_validated": validation and score_validation(held_out, validation, threshold)}
+        return _measure(model, add_up(parts), validation)
     except MemoryError as error:
         msg = f"memory: the probabilities of {rows} test rows, {rows * 8 >> 20} MiB, cannot be held and sorted"
         raise MemoryShortError(f"{msg}; give the step more memory") from error
 
 
-def _without_names(model: Pipeline) -> Pipeline:
-    """Return the model for arrays, whose columns have no names; otherwise scikit-learn would warn for every batch."""
-    first_name, first = model.steps[0]
-    first = copy.copy(first)
-    del first.feature_names_in_
-    return Pipeline([(first_name, first), *model.steps[1:]])
+def _measure(model: Pipeline, held_out: Scores, validation: Path | None) -> Measured:
+    """Return the metrics of the test rows and, with cross-validation, of the others and of all rows."""
+    classifier, threshold = split_threshold(model)
+    found = score(held_out)
+    found |= {
+        "classifier": type(classifier).__name__,
+        "threshold": DEFAULT if threshold is None else threshold,
+        "cross_validated": None,
+    }
+    if validation is None:
+        return Measured(found, held_out.benign, held_out.malignant)
+    if not np.array_equal(held_out.confusion, _confusion(held_out.benign, held_out.malignant, threshold)):
+        msg = "for some test rows, predict contradicts their probability"
+        warnings.warn(f"{msg}, by which cross-validated rows are judged: compare these metrics with care", stacklevel=2)
+    out_of_fold = _out_of_fold(validation, threshold, held_out.train_classes)
+    all_rows = add_up([held_out, out_of_fold])._replace(train_classes=held_out.train_classes)
+    found["cross_validated"] = {"out_of_fold": _of_rows(score(out_of_fold)), "all_rows": _of_rows(score(all_rows))}
+    return Measured(found, all_rows.benign, all_rows.malignant)
+
+
+def _confusion(benign: Array, malignant: Array, threshold: float | None) -> NDArray[np.int64]:
+    """Return the counts of rows by (target, prediction), as their probabilities decide."""
+    return np.array([np.bincount(is_called(rows, threshold), minlength=2) for rows in (benign, malignant)])
 
 
 def predict(batch: Batch, model: Pipeline, features: int) -> Predicted:
@@ -143,8 +168,9 @@ def score(scores: Scores) -> dict[str, Any]:
         "accuracy": metrics.accuracy_score(**cases),
         # Precision is undefined for a model that predicts no M; it is reported as 0.
         "precision": metrics.precision_score(**cases, zero_division=0),
-        "recall": metrics.recall_score(**cases),
-        "f1_score": metrics.f1_score(**cases),
+        # Out of fold, there may be no M if all of them are in a fold whose model could not be fitted.
+        "recall": metrics.recall_score(**cases) if tp + fn else None,
+        "f1_score": metrics.f1_score(**cases, zero_division=0),
         "roc_auc": area,
         "average_precision": average_precision,
         "brier_score": scores.squared_error / rows,
@@ -153,29 +179,19 @@ def score(scores: Scores) -> dict[str, Any]:
         "true_negatives": tn,
         "false_negatives": fn,
         "accuracy_interval": wilson_interval(tp + tn, rows),
-        "recall_interval": wilson_interval(tp, tp + fn),
+        "recall_interval": wilson_interval(tp, tp + fn) if tp + fn else None,
         "baseline_accuracy": int(scores.confusion[majority].sum()) / rows,
         "train_rows": int(scores.train_classes.sum()),
         "test_rows": rows,
     }
 
 
-def score_validation(held_out: Scores, validation: Path, threshold: float | None) -> dict[str, Any]:
-    """Return the metrics of the training rows, out of fold, and of all rows, each judged by a model that never saw it.
-
-    The second is the estimate to believe: it has more rows than either part.
-    """
+def _out_of_fold(validation: Path, threshold: float | None, train_classes: NDArray[np.int64]) -> Scores:
+    """Return the scores of the training rows, each from the model that was fitted without its fold."""
     y_true, probability = read_validation(validation)
-    is_called = probability > THRESHOLD if threshold is None else probability >= threshold
-    out_of_fold = Scores(
-        benign=probability[y_true == 0],
-        malignant=probability[y_true == 1],
-        confusion=np.bincount(2 * y_true + is_called, minlength=4).reshape(2, 2),
-        squared_error=float(np.square(probability - y_true).sum()),
-        train_classes=held_out.train_classes,
-    )
-    all_rows = add_up([held_out, out_of_fold])._replace(train_classes=held_out.train_classes)
-    return {"out_of_fold": _of_rows(score(out_of_fold)), "all_rows": _of_rows(score(all_rows))}
+    benign, malignant = probability[y_true == 0], probability[y_true == 1]
+    squared_error = float(np.square(probability - y_true).sum())
+    return Scores(benign, malignant, _confusion(benign, malignant, threshold), squared_error, train_classes)
 
 
 def _of_rows(found: dict[str, Any]) -> dict[str, Any]:
@@ -192,8 +208,10 @@ def read_validation(path: Path) -> tuple[NDArray[np.int8], Array]:
     return np.array(target, dtype=np.int8), np.array(probability)
 
 
-def rank(benign: Array, malignant: Array) -> tuple[float, float]:
+def rank(benign: Array, malignant: Array) -> tuple[float | None, float | None]:
     """Return the area under the ROC curve and the average precision; the arrays are sorted in place.
+
+    Both are None if there are no rows of one class.
 
     The area is the share of pairs of a B and an M in which the M has the higher probability, ties counting half (Mann
     and Whitney 1947). The average precision is the mean, over each M, of the share of M among the rows that are at
@@ -201,6 +219,8 @@ def rank(benign: Array, malignant: Array) -> tuple[float, float]:
     """
     benign.sort()
     malignant.sort()
+    if not len(benign) or not len(malignant):
+        return None, None
     b_below, b_up_to = (np.searchsorted(benign, malignant, side) for side in ("left", "right"))
     area = float((b_below + b_up_to).sum()) / 2 / len(benign) / len(malignant)
     m_from = len(malignant) - np.searchsorted(malignant, malignant, "left")

@@ -1,48 +1,58 @@
-"""The threshold for a wanted recall: above which probability a row is called M."""
+"""The threshold for a wanted recall: from which probability a row is called M."""
 
 import logging
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline
 
 from steplib.errors import SettingError
+from steplib.model.fitting import without_names
 from steplib.model.training import EXTRA_COLUMNS, Array, TrainingRows
+from steplib.model.validation import MOST_ROWS, Validation
 
-if TYPE_CHECKING:
-    from steplib.model.validation import Validation
-
+# Without a threshold of its own, a model calls a row M if its probability is higher.
+DEFAULT = 0.5
 # With fewer M, a single one of them would decide.
 LEAST_MALIGNANT = 50
+# Rounding changes a probability by less.
+ROUNDING = 1e-9
 
 
 def reach_recall(
-    model: Pipeline, recall: Decimal | None, rows: TrainingRows, judged: "Validation | None", log: logging.Logger
+    model: Pipeline, recall: Decimal | None, rows: TrainingRows, judged: Validation | None, log: logging.Logger
 ) -> Pipeline:
     """Return the model with the highest threshold at which the recall out of fold is reached, and log its price.
 
-    Without cross-validation the model's own probabilities of the training rows serve: there are so many that the
-    difference is nothing. Raises SettingError if there are too few M among them.
+    Where there are too many rows for cross-validation, the model's own probabilities of them serve: the difference is
+    nothing. Raises SettingError if there are too few M among these rows.
     """
     if not recall:
         return model
-    if rows.classes[1] < LEAST_MALIGNANT:
-        found = f"expected at least {LEAST_MALIGNANT} M among the training rows, found {rows.classes[1]}"
+    own = rows.number > MOST_ROWS or isinstance(model[-1], DummyClassifier)
+    if judged:
+        target, probability = judged.y_true[judged.is_judged], judged.probability[judged.is_judged]
+    else:
+        target, probability = _own(model, rows) if own else (np.empty(0, dtype=np.int8), np.empty(0))
+    benign, malignant = probability[target == 0], probability[target == 1]
+    where = "of the training rows" if own else "out of fold"
+    if len(malignant) < LEAST_MALIGNANT:
+        found = f"expected at least {LEAST_MALIGNANT} M among the training rows, found {len(malignant)} {where}"
         raise SettingError(f"MIN_RECALL: {found}; with so few, a single one would decide: leave it empty")
     if isinstance(model[-1], DummyClassifier):
         log.warning("MIN_RECALL is left out, because a DummyClassifier has no threshold")
         return model
-    target, probability = _own(model, rows) if judged is None else (judged.y_true, judged.probability)
-    known = ~np.isnan(probability)
-    benign, malignant = (probability[known & (target == i)] for i in (0, 1))
     threshold = choose(malignant, recall)
+    if own:
+        threshold = _clear_of_ties(threshold, probability)
     missed, alarmed = int((malignant < threshold).sum()), int((benign >= threshold).sum())
-    how = "out of fold" if judged else "of the training rows"
     price = f"{missed} of {len(malignant)} M missed, {alarmed} of {len(benign)} B called M"
-    log.info("MIN_RECALL %s takes the threshold %.4g: %s, %s", recall, threshold, how, price)
+    log.info("MIN_RECALL %s takes the threshold %.4g: %s, %s", recall, threshold, where, price)
     return _fix(model, threshold)
 
 
@@ -53,31 +63,41 @@ def choose(malignant: Array, recall: Decimal) -> float:
     return float(np.sort(malignant)[may_be_missed])
 
 
-def _own(model: Pipeline, rows: TrainingRows) -> tuple[Array, Array]:
+def _clear_of_ties(threshold: float, probability: Array) -> float:
+    """Return a threshold a little lower: rounding then decides no row that has just this probability."""
+    lower = probability[probability < threshold].max(initial=0.0)
+    return float(max((threshold + lower) / 2, threshold - ROUNDING))
+
+
+def _own(model: Pipeline, rows: TrainingRows) -> tuple[NDArray[np.int8], Array]:
     """Return the targets of the training rows, and the probabilities that the model gives them."""
-    found = []
+    nameless, targets, probabilities = without_names(model), [], []
     for part in rows.parts:
         table = part.load()
-        frame = model[:-1].transform(table[:, :-EXTRA_COLUMNS]) if len(model) > 1 else table[:, :-EXTRA_COLUMNS]
-        found.append(np.column_stack([table[:, -1], model[-1].predict_proba(frame)[:, 1]]))
-    both = np.concatenate(found)
-    return both[:, 0], both[:, 1]
+        targets.append(table[:, -1].astype(np.int8))
+        probabilities.append(nameless.predict_proba(table[:, :-EXTRA_COLUMNS])[:, 1].copy())
+    return np.concatenate(targets), np.concatenate(probabilities)
 
 
 def _fix(model: Pipeline, threshold: float) -> Pipeline:
     """Return the model with a fixed threshold, which it keeps wherever it is loaded."""
-    from sklearn.frozen import FrozenEstimator
-    from sklearn.model_selection import FixedThresholdClassifier
-
     name, classifier = model.steps[-1]
     fixed = FixedThresholdClassifier(FrozenEstimator(classifier), threshold=threshold, response_method="predict_proba")
-    fixed.fit(np.zeros((2, classifier.n_features_in_)), np.array([0, 1], dtype=np.int8))
+    # The classifier is fitted already; this only sets the attributes of a fitted one.
+    fixed.fit(np.zeros((2, 1)), np.array([0, 1], dtype=np.int8))
     return Pipeline([*model.steps[:-1], (name, fixed)])
 
 
 def split_threshold(model: Pipeline) -> tuple[BaseEstimator, float | None]:
-    """Return a model's classifier, and its threshold if it has a fixed one."""
+    """Return a model's classifier, and the fixed threshold of its probabilities if it has one."""
     last = model[-1]
-    if type(last).__name__ != "FixedThresholdClassifier":
+    if type(last) is not FixedThresholdClassifier or last.response_method != "predict_proba":
         return last, None
-    return last.estimator.estimator, float(last.threshold)
+    inner = last.estimator_
+    classifier = inner.estimator if type(inner) is FrozenEstimator else inner
+    return classifier, DEFAULT if last.threshold == "auto" else float(last.threshold)
+
+
+def is_called(probability: Array, threshold: float | None) -> NDArray[np.bool_]:
+    """Return which rows are called M; without a threshold of the model's own, a tie at 0.5 is B."""
+    return probability > DEFAULT if threshold is None else probability >= threshold

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial, reduce
 from pathlib import Path
 from typing import NamedTuple
@@ -42,9 +43,14 @@ class Validation(NamedTuple):
     probability: Array
 
     @property
+    def is_judged(self) -> NDArray[np.bool_]:
+        """Which rows have a probability."""
+        return ~np.isnan(self.probability)
+
+    @property
     def rows(self) -> int:
         """The number of rows that have a probability."""
-        return int(np.count_nonzero(~np.isnan(self.probability)))
+        return int(np.count_nonzero(self.is_judged))
 
 
 def cross_validate(  # noqa: PLR0913, PLR0917 - what is judged, by what, and how
@@ -62,8 +68,10 @@ def cross_validate(  # noqa: PLR0913, PLR0917 - what is judged, by what, and how
     missing = rows.number - found.rows
     if missing:
         log.warning("cross-validation: %d rows left out, because the model could not be fitted without them", missing)
+    if not found.rows:
+        return None
     log.info("cross_validation.csv: %d rows in %d folds", found.rows, FOLDS)
-    return found if found.rows else None
+    return found
 
 
 def judge(model: Pipeline, rows: TrainingRows, ids: list[str], pool: Pool = THIS_THREAD) -> Validation:
@@ -80,20 +88,17 @@ def judge(model: Pipeline, rows: TrainingRows, ids: list[str], pool: Pool = THIS
         others = _without(rows, folds, moments, number)
         # One class alone cannot be fitted.
         if (fold == number).any() and others.classes.all():
-            try:
-                fitted = fitting.fit(clone(model), others, pool, start=model)
-            except LinAlgError:
-                continue
-            # Otherwise scikit-learn would warn that the rows have no names.
-            del fitted[0].feature_names_in_
-            probability[fold == number] = _predict(fitted, rows, folds, number)
+            # A classifier may refuse so few rows with a ValueError, though it accepts all of them.
+            with suppress(LinAlgError, ValueError):
+                fitted = fitting.without_names(fitting.fit(clone(model), others, pool, start=model))
+                probability[fold == number] = _predict(fitted, rows, folds, number)
     target = np.concatenate([part.load()[:, -1] for part in rows.parts]).astype(np.int8)
     return Validation(ids, target, fold, probability)
 
 
 def write(validation: Validation, path: Path) -> None:
     """Write the rows that have a probability as cross_validation.csv."""
-    judged = ~np.isnan(validation.probability)
+    judged = validation.is_judged
     columns = [
         quote([record_id for record_id, is_judged in zip(validation.ids, judged, strict=True) if is_judged]),
         *([b"%d" % number for number in values[judged].tolist()] for values in (validation.y_true, validation.fold)),

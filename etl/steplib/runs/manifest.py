@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -114,6 +114,15 @@ def note_artifact(record: Record, step: str, path: Path, rows: int | None) -> No
     elif before:
         _forget_steps(record, STEPS[STEPS.index(step) + 1 :])
     record["artifacts"][path.name] = artifact
+
+
+def forget_others(record: Record, step: str, names: Collection[str]) -> set[str]:
+    """Forget what the step has made before and no longer makes, and what later steps made; return the names."""
+    others = {name for name, made in record["artifacts"].items() if made["step"] == step and name not in names}
+    if others:
+        _forget_steps(record, STEPS[STEPS.index(step) + 1 :])
+    record["artifacts"] = {name: made for name, made in record["artifacts"].items() if name not in others}
+    return others
 
 
 def _forget_steps(record: Record, steps: tuple[str, ...]) -> None:

@@ -41,7 +41,8 @@ def point_results_at(run: Run, names: Iterable[str]) -> None:
     """Point `results/<name>` at this run's artifacts, and `results/latest` at this run if it is finished.
 
     Names that show a later run's artifacts stay. Other runs are never put there, so that nothing is undone by repeating
-    a step, and a start that was in the future never counts later.
+    a step, and a start that was in the future never counts later. A name goes if it shows what the same step made
+    earlier, and now has not made: it would not belong to the others.
     """
     with results_locked(SECONDS_FOR_LOCK):
         records = all_runs()
@@ -50,6 +51,14 @@ def point_results_at(run: Run, names: Iterable[str]) -> None:
         for name in [*names, *([LATEST] if manifest.is_finished(records[run]) else [])]:
             if run_shown_by(results() / name) not in later or not (results() / name).exists():
                 _point(results() / name, Path(RUNS) / run.stamp / ("" if name == LATEST else name))
+        made = records[run]["artifacts"]
+        steps = {made[name]["step"] for name in names}
+        for link in {path for path in results().iterdir() if path.name not in {LATEST, *made}}:
+            shown = run_shown_by(link)
+            if shown in records and shown not in later:
+                before = records[shown]["artifacts"].get(link.name)
+                if before is None or before["step"] in steps:
+                    link.unlink()
 
 
 def latest_stamp() -> str | None:

@@ -96,12 +96,15 @@ class Run:
         record, path = manifest.read(self.folder), self.folder / name
         if not manifest.is_finished(record):
             return False
-        made = record["artifacts"].get(name, {"sha256": None})
-        is_intact = path.is_file() and manifest.sha256(path) == made["sha256"]
-        if manifest.sha256(part) == made["sha256"]:
-            return is_intact
-        is_intact = is_intact or self._bring(name, made) == made["sha256"]
-        if found := difference(path, part) if is_intact else "different content":
+        made = record["artifacts"].get(name)
+        if made is None:
+            found: str | None = "a file that it does not have"
+        elif manifest.sha256(part) == made["sha256"]:
+            return path.is_file() and manifest.sha256(path) == made["sha256"]
+        else:
+            is_intact = self._bring(name, made) == made["sha256"]
+            found = difference(path, part) if is_intact else "different content"
+        if found:
             msg = f"{name}: run {self.stamp} is finished, and this step would now write {found}"
             raise UsageError(f"{msg}; start a new run for it")
         return True
@@ -210,6 +213,7 @@ class Run:
             artifacts = {**artifacts, self.log.name: None}
         for name, rows in artifacts.items():
             manifest.note_artifact(record, step, self.folder / name, rows)
+        others = manifest.forget_others(record, step, artifacts) if exit_code == os.EX_OK else set()
         for name, rows in rest.pop("rows_read", {}).items():
             record["artifacts"][name]["rows"] = rows
         manifest.note_end(record, step, exit_code, seconds, rest)
@@ -217,6 +221,8 @@ class Run:
             self.remote.send(self.folder, {name: record["artifacts"][name] for name in artifacts}, self.log)
             self.remote.advance(record)
         self.write_manifest(record)
+        for name in others:
+            (self.folder / name).unlink(missing_ok=True)
 
     def write_manifest(self, record: manifest.Record) -> None:
         """Replace the manifest as a whole; unlike for artifacts, the run need not be locked, and is never finished."""
