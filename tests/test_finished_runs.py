@@ -184,3 +184,20 @@ def test_log_is_among_the_artifacts_without_a_storage(project: Project, finished
     made = json.loads((run / "manifest.json").read_bytes())["artifacts"][name]
     assert made["sha256"] == hashlib.sha256((run / name).read_bytes()).hexdigest()
     assert (run / name).read_text(encoding="utf-8").count(": done in ") == len(STEPS)
+
+
+def test_run_of_a_version_without_an_artifact(project: Project, finished: str) -> None:
+    """A step that now makes a file which the finished run never had ends with 64, and adds nothing to the run."""
+    (run,) = project.runs()
+    path = run / "manifest.json"
+    record = json.loads(path.read_bytes())
+    del record["artifacts"]["cross_validation.csv"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    (run / "cross_validation.csv").unlink()
+    before = content_of(run)
+    done = project.step("train", finished)
+
+    assert done.returncode == 64
+    assert "cross_validation.csv: run " in done.stderr
+    assert "is finished, and this step would now write a file that it does not have; start a new run" in done.stderr
+    assert content_of(run) == before

@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Project, is_verified, wdbc_rows
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.pipeline import Pipeline
 from steplib.model import threshold
 
 
@@ -84,6 +87,77 @@ def test_without_cross_validation(project: Project) -> None:
     assert 0 < evaluation["threshold"] < 0.5
     assert evaluation["cross_validated"] is None
     assert is_verified(project.step("runs", "verify", run.name))
+
+
+def test_tied_rows_beyond_the_limit(project: Project) -> None:
+    """The threshold is just below the probability that many rows share, so that no rounding decides them."""
+    lines = [f"p{i},{'M' if i % 3 == 0 else 'B'},{i % 5 + (i % 3 == 0)}" for i in range(600)]
+    (project.root / "tied.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    project.shorten_wait("MOST_ROWS = 100_000", "MOST_ROWS = 100")
+    called = []
+    for batch_bytes in ("4194304", "500", "77"):
+        project.chain(DATA_URL="tied.csv", MIN_RECALL="0.9", BATCH_BYTES=batch_bytes)
+        run = project.runs()[-1]
+        called.append(pd.read_csv(run / "predictions.csv")["y_pred"].tolist())
+        threshold_in_use = json.loads((run / "evaluation.json").read_bytes())["threshold"]
+        closest = np.abs(pd.read_csv(run / "predictions.csv")["probability"] - threshold_in_use).min()
+        assert 1e-10 < closest < 1e-8
+
+    assert called[0] == called[1] == called[2]
+
+
+@pytest.mark.parametrize("first_steps", ["", '("impute", SimpleImputer(keep_empty_features=True)), '])
+def test_other_classifier_with_a_recall(project: Project, first_steps: str) -> None:
+    """A classifier of one's own gets its threshold in the same way, as the only step too, and without a warning."""
+    script = project.root / "etl" / "train.py"
+    text = script.read_text(encoding="utf-8")
+    start, end = text.index("    return Pipeline("), text.index("def train(")
+    classifier = '("classify", HistGradientBoostingClassifier(max_iter=20, random_state=SEED))'
+    body = (
+        "    from sklearn.ensemble import HistGradientBoostingClassifier\n\n"
+        f"    return Pipeline([{first_steps}{classifier}])\n\n\n"
+    )
+    script.write_text(text[:start] + body + text[end:], encoding="utf-8")
+    log = project.chain(MIN_RECALL="0.98")
+    (run,) = project.runs()
+    evaluation = json.loads((run / "evaluation.json").read_bytes())
+    held_out = pd.read_csv(run / "predictions.csv")
+
+    assert "WARNING" not in Path(log).read_text(encoding="utf-8")
+    assert evaluation["classifier"] == "HistGradientBoostingClassifier"
+    assert evaluation["cross_validated"]["out_of_fold"]["false_negatives"] <= 3
+    assert (held_out["y_pred"] == (held_out["probability"] >= evaluation["threshold"])).all()
+    assert json.loads((run / "manifest.json").read_bytes())["steps"]["train"]["threshold"] == evaluation["threshold"]
+    assert is_verified(project.step("runs", "verify", run.name))
+    assert project.step("train", log, MIN_RECALL="0.98").returncode == 0
+
+
+def test_own_threshold_of_a_model() -> None:
+    """A threshold counts only if it is one of probabilities; 0 is one too."""
+    rows, target = np.arange(20.0)[:, None], np.arange(20) % 2
+    fixed = FixedThresholdClassifier(LogisticRegression(), threshold=0.0, response_method="predict_proba")
+    scores = FixedThresholdClassifier(LogisticRegression(), threshold=0.0, response_method="decision_function")
+
+    for classifier, expected in ((fixed, 0.0), (scores, None), (LogisticRegression(), None)):
+        found, value = threshold.split_threshold(Pipeline([("classify", classifier.fit(rows, target))]))
+        assert value == expected
+        assert found.coef_.shape == (1, 1) if classifier is not scores else found is scores
+
+
+def test_predict_that_contradicts_the_probability(project: Project) -> None:
+    """If predict does not follow the probability, cross-validated rows are judged differently; a warning says so."""
+    script = project.root / "etl" / "train.py"
+    text = script.read_text(encoding="utf-8")
+    wrapped = "FixedThresholdClassifier(LogisticRegression(**SOLVER, random_state=SEED), threshold=2.0, "
+    wrapped += 'response_method="decision_function")'
+    text = text.replace("LogisticRegression(**SOLVER, random_state=SEED))", f"{wrapped})")
+    text = text.replace(
+        "import Pipeline\n", "import Pipeline\n    from sklearn.model_selection import FixedThresholdClassifier\n", 2
+    )
+    script.write_text(text, encoding="utf-8")
+    log = Path(project.chain())
+
+    assert "for some test rows, predict contradicts their probability" in log.read_text(encoding="utf-8")
 
 
 def test_default_threshold(project: Project) -> None:
