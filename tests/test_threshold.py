@@ -72,7 +72,7 @@ def test_too_few_malignant_rows(project: Project) -> None:
     done = project.step("train", log, **settings)
 
     assert done.returncode == 78, done.stderr
-    assert "MIN_RECALL: expected at least 50 M among the training rows, found 4" in done.stderr
+    assert "MIN_RECALL: expected at least 50 M among the training rows, found 48; with" in done.stderr
     assert project.step("train", log, DATA_URL="few.csv").returncode == 0
 
 
@@ -106,7 +106,14 @@ def test_tied_rows_beyond_the_limit(project: Project) -> None:
     assert called[0] == called[1] == called[2]
 
 
-@pytest.mark.parametrize("first_steps", ["", '("impute", SimpleImputer(keep_empty_features=True)), '])
+@pytest.mark.parametrize(
+    "first_steps",
+    [
+        "",
+        '("impute", SimpleImputer(keep_empty_features=True)), ',
+        '("prepare", Pipeline([("impute", SimpleImputer()), ("scale", StandardScaler())])), ("none", "passthrough"), ',
+    ],
+)
 def test_other_classifier_with_a_recall(project: Project, first_steps: str) -> None:
     """A classifier of one's own gets its threshold in the same way, as the only step too, and without a warning."""
     script = project.root / "etl" / "train.py"
@@ -138,10 +145,13 @@ def test_own_threshold_of_a_model() -> None:
     fixed = FixedThresholdClassifier(LogisticRegression(), threshold=0.0, response_method="predict_proba")
     scores = FixedThresholdClassifier(LogisticRegression(), threshold=0.0, response_method="decision_function")
 
-    for classifier, expected in ((fixed, 0.0), (scores, None), (LogisticRegression(), None)):
+    usual = FixedThresholdClassifier(LogisticRegression(), threshold=0.2)
+    of_b = FixedThresholdClassifier(LogisticRegression(), threshold=0.9, response_method="predict_proba", pos_label=0)
+    classifiers = {fixed: 0.0, scores: None, LogisticRegression(): None, usual: 0.2, of_b: None}
+    for classifier, expected in classifiers.items():
         found, value = threshold.split_threshold(Pipeline([("classify", classifier.fit(rows, target))]))
         assert value == expected
-        assert found.coef_.shape == (1, 1) if classifier is not scores else found is scores
+        assert found.coef_.shape == (1, 1)
 
 
 def test_predict_that_contradicts_the_probability(project: Project) -> None:
@@ -158,6 +168,8 @@ def test_predict_that_contradicts_the_probability(project: Project) -> None:
     log = Path(project.chain())
 
     assert "for some test rows, predict contradicts their probability" in log.read_text(encoding="utf-8")
+    (run,) = project.runs()
+    assert json.loads((run / "evaluation.json").read_bytes())["threshold"] is None
 
 
 def test_default_threshold(project: Project) -> None:

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import train
 from conftest import ROOT, Project, RunUpTo, is_verified, wdbc_rows
-from sklearn.base import clone
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.base import BaseEstimator, clone
+from sklearn.ensemble import AdaBoostClassifier, HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from steplib.model import fitting, scoring, validation
 from steplib.model.training import read_training_rows
 from steplib.table.pool import THIS_THREAD
@@ -104,9 +105,17 @@ def test_batch_size_changes_at_most_a_last_digit(tmp_path: Path) -> None:
     assert one.probability == pytest.approx(many.probability, abs=1e-9)
 
 
-def test_any_other_classifier(tmp_path: Path) -> None:
-    """What is no logistic regression is fitted by scikit-learn itself in each fold."""
-    model = Pipeline([("classify", HistGradientBoostingClassifier(max_iter=20, random_state=0))])
+@pytest.mark.parametrize(
+    "classifier",
+    [
+        HistGradientBoostingClassifier(max_iter=20, random_state=0),
+        make_pipeline(SimpleImputer(), AdaBoostClassifier(n_estimators=3, random_state=0)),
+    ],
+    ids=lambda classifier: type(classifier).__name__,
+)
+def test_any_other_classifier(tmp_path: Path, classifier: BaseEstimator) -> None:
+    """What is not the logistic regression of train.py is fitted by scikit-learn itself in each fold."""
+    model = Pipeline([("classify", classifier)])
     data = with_gaps(wdbc())
 
     assert judge(data, tmp_path, model=clone(model)).probability == pytest.approx(expected(data, model), abs=1e-12)
@@ -163,7 +172,7 @@ def test_recall_without_malignant_rows_out_of_fold(project: Project) -> None:
     done = project.step("train", log, **settings)
 
     assert done.returncode == 78
-    assert "MIN_RECALL: expected at least 50 M among the training rows, found 0 out of fold" in done.stderr
+    assert "at least 50 M among the training rows that cross-validation can judge, found 0" in done.stderr
 
 
 def test_classifier_that_refuses_a_fold(tmp_path: Path) -> None:
@@ -187,6 +196,8 @@ def test_classifier_that_refuses_a_fold(tmp_path: Path) -> None:
 def test_train_without_cross_validation_takes_its_file_away(project: Project) -> None:
     """When train is repeated in an unfinished run and no longer cross-validates, nothing of the old file is used."""
     project.chain()
+    own_link = project.root / "results" / "shown_to_the_board.pkl"
+    own_link.symlink_to(project.runs()[0] / "model.pkl")
     log = project.run_steps(("data_loader", "transform", "train"))
     (run,) = [run for run in project.runs() if run.name in log]
     assert (project.root / "results" / "cross_validation.csv").resolve() == run / "cross_validation.csv"
@@ -199,6 +210,19 @@ def test_train_without_cross_validation_takes_its_file_away(project: Project) ->
     assert json.loads((run / "evaluation.json").read_bytes())["cross_validated"] is None
     assert is_verified(project.step("runs", "verify", run.name))
     assert not (run / "cross_validation.csv").exists()
+    assert own_link.exists()
+
+
+def test_results_show_one_run_only(project: Project) -> None:
+    """A run that trains again after a later one shows no cross_validation.csv beside the later one's results."""
+    log = project.run_steps(("data_loader", "transform"))
+    project.shorten_wait("MOST_ROWS = 100_000", "MOST_ROWS = 100")
+    project.chain()
+    project.shorten_wait("MOST_ROWS = 100", "MOST_ROWS = 100_000")
+    assert project.step("train", log).returncode == 0
+
+    assert (project.runs()[0] / "cross_validation.csv").exists()
+    assert not (project.root / "results" / "cross_validation.csv").exists()
 
 
 def test_many_rows_are_not_cross_validated(

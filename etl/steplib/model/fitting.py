@@ -40,7 +40,10 @@ def fit(model: Pipeline, rows: TrainingRows, pool: Pool = THIS_THREAD, start: Pi
     else:
         table = np.concatenate([part.load() for part in rows.parts])
         model.fit(table[:, :-EXTRA_COLUMNS], table[:, -1].astype(np.int8))
-        model[0].feature_names_in_ = np.array(rows.features, dtype=object)
+        first = model
+        while isinstance(first, Pipeline):
+            first = first[0]
+        first.feature_names_in_ = np.array(rows.features, dtype=object)
     return model
 
 
@@ -49,10 +52,13 @@ def without_names(estimator: BaseEstimator) -> BaseEstimator:
     estimator = copy.copy(estimator)
     vars(estimator).pop("feature_names_in_", None)
     if isinstance(estimator, Pipeline):
-        estimator.steps = [(name, without_names(step)) for name, step in estimator.steps]
+        # A step may also be the word "passthrough".
+        parts = [without_names(step) if isinstance(step, BaseEstimator) else step for _, step in estimator.steps]
+        estimator.steps = [(name, part) for (name, _), part in zip(estimator.steps, parts, strict=True)]
     # Inside a FixedThresholdClassifier, and a FrozenEstimator in it.
-    for name in {"estimator", "estimator_"} & vars(estimator).keys():
-        setattr(estimator, name, without_names(getattr(estimator, name)))
+    for name in ("estimator", "estimator_"):
+        if isinstance(inner := vars(estimator).get(name), BaseEstimator):
+            setattr(estimator, name, without_names(inner))
     return estimator
 
 

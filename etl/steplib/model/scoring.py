@@ -97,16 +97,16 @@ def _measure(model: Pipeline, held_out: Scores, validation: Path | None) -> Meas
     """Return the metrics of the test rows and, with cross-validation, of the others and of all rows."""
     classifier, threshold = split_threshold(model)
     found = score(held_out)
-    found |= {
-        "classifier": type(classifier).__name__,
-        "threshold": DEFAULT if threshold is None else threshold,
-        "cross_validated": None,
-    }
-    if validation is None:
-        return Measured(found, held_out.benign, held_out.malignant)
-    if not np.array_equal(held_out.confusion, _confusion(held_out.benign, held_out.malignant, threshold)):
+    found |= {"classifier": type(classifier).__name__, "threshold": DEFAULT if threshold is None else threshold}
+    found["cross_validated"] = None
+    # Without a threshold of the model's own, a row just at 0.5 may be called either.
+    limits = (None, DEFAULT) if threshold is None else (threshold,)
+    if not any(np.array_equal(held_out.confusion, _confusion(*held_out[:2], limit)) for limit in limits):
+        found["threshold"] = None
         msg = "for some test rows, predict contradicts their probability"
         warnings.warn(f"{msg}, by which cross-validated rows are judged: compare these metrics with care", stacklevel=2)
+    if validation is None:
+        return Measured(found, held_out.benign, held_out.malignant)
     out_of_fold = _out_of_fold(validation, threshold, held_out.train_classes)
     all_rows = add_up([held_out, out_of_fold])._replace(train_classes=held_out.train_classes)
     found["cross_validated"] = {"out_of_fold": _of_rows(score(out_of_fold)), "all_rows": _of_rows(score(all_rows))}

@@ -1,5 +1,6 @@
 """The threshold for a wanted recall: from which probability a row is called M."""
 
+import copy
 import logging
 from decimal import Decimal
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.pipeline import Pipeline
 
 from steplib.errors import SettingError
@@ -42,14 +43,14 @@ def reach_recall(
     benign, malignant = probability[target == 0], probability[target == 1]
     where = "of the training rows" if own else "out of fold"
     if len(malignant) < LEAST_MALIGNANT:
-        found = f"expected at least {LEAST_MALIGNANT} M among the training rows, found {len(malignant)} {where}"
+        which = "" if len(malignant) == rows.classes[1] else " that cross-validation can judge"
+        found = f"expected at least {LEAST_MALIGNANT} M among the training rows{which}, found {len(malignant)}"
         raise SettingError(f"MIN_RECALL: {found}; with so few, a single one would decide: leave it empty")
     if isinstance(model[-1], DummyClassifier):
         log.warning("MIN_RECALL is left out, because a DummyClassifier has no threshold")
         return model
-    threshold = choose(malignant, recall)
-    if own:
-        threshold = _clear_of_ties(threshold, probability)
+    # A little lower, so that rounding decides no row that has just this probability; other rows may have it too.
+    threshold = max((lowest := choose(malignant, recall)) - ROUNDING, lowest / 2)
     missed, alarmed = int((malignant < threshold).sum()), int((benign >= threshold).sum())
     price = f"{missed} of {len(malignant)} M missed, {alarmed} of {len(benign)} B called M"
     log.info("MIN_RECALL %s takes the threshold %.4g: %s, %s", recall, threshold, where, price)
@@ -61,12 +62,6 @@ def choose(malignant: Array, recall: Decimal) -> float:
     # In decimals, because 0.9 of 10 are 9.
     may_be_missed = int((1 - recall) * len(malignant))
     return float(np.sort(malignant)[may_be_missed])
-
-
-def _clear_of_ties(threshold: float, probability: Array) -> float:
-    """Return a threshold a little lower: rounding then decides no row that has just this probability."""
-    lower = probability[probability < threshold].max(initial=0.0)
-    return float(max((threshold + lower) / 2, threshold - ROUNDING))
 
 
 def _own(model: Pipeline, rows: TrainingRows) -> tuple[NDArray[np.int8], Array]:
@@ -85,17 +80,25 @@ def _fix(model: Pipeline, threshold: float) -> Pipeline:
     fixed = FixedThresholdClassifier(FrozenEstimator(classifier), threshold=threshold, response_method="predict_proba")
     # The classifier is fitted already; this only sets the attributes of a fitted one.
     fixed.fit(np.zeros((2, 1)), np.array([0, 1], dtype=np.int8))
-    return Pipeline([*model.steps[:-1], (name, fixed)])
+    found = copy.copy(model)
+    found.steps = [*model.steps[:-1], (name, fixed)]
+    return found
 
 
 def split_threshold(model: Pipeline) -> tuple[BaseEstimator, float | None]:
     """Return a model's classifier, and the fixed threshold of its probabilities if it has one."""
     last = model[-1]
-    if type(last) is not FixedThresholdClassifier or last.response_method != "predict_proba":
+    if not isinstance(last, FixedThresholdClassifier | TunedThresholdClassifierCV):
         return last, None
     inner = last.estimator_
     classifier = inner.estimator if type(inner) is FrozenEstimator else inner
-    return classifier, DEFAULT if last.threshold == "auto" else float(last.threshold)
+    by_probability = last.response_method == "predict_proba" or (
+        last.response_method == "auto" and hasattr(inner, "predict_proba")
+    )
+    if not by_probability or getattr(last, "pos_label", None) not in {None, 1}:
+        return classifier, None
+    threshold = last.best_threshold_ if isinstance(last, TunedThresholdClassifierCV) else last.threshold
+    return classifier, DEFAULT if threshold == "auto" else float(threshold)
 
 
 def is_called(probability: Array, threshold: float | None) -> NDArray[np.bool_]:

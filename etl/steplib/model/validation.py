@@ -62,7 +62,7 @@ def cross_validate(  # noqa: PLR0913, PLR0917 - what is judged, by what, and how
         log.info("cross-validation is left out with more than %d training rows: %s", MOST_ROWS, reason)
         return None
     if isinstance(model[-1], DummyClassifier):
-        log.warning("cross-validation is left out, because the fit is singular")
+        log.warning("cross-validation is left out, because a DummyClassifier gives all rows the same probability")
         return None
     found = judge(model, rows, _read_ids(clear, batch_bytes), pool)
     missing = rows.number - found.rows
@@ -70,7 +70,7 @@ def cross_validate(  # noqa: PLR0913, PLR0917 - what is judged, by what, and how
         log.warning("cross-validation: %d rows left out, because the model could not be fitted without them", missing)
     if not found.rows:
         return None
-    log.info("cross_validation.csv: %d rows in %d folds", found.rows, FOLDS)
+    log.info("cross_validation.csv: %d rows in %d folds", found.rows, len({*found.fold[found.is_judged]}))
     return found
 
 

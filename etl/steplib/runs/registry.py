@@ -48,17 +48,25 @@ def point_results_at(run: Run, names: Iterable[str]) -> None:
         records = all_runs()
         newest_first = list(records)
         later = newest_first[: newest_first.index(run)]
-        for name in [*names, *([LATEST] if manifest.is_finished(records[run]) else [])]:
+        steps = {name: records[run]["artifacts"][name]["step"] for name in names}
+        current = [name for name, step in steps.items() if not any(_lacks(records[a], step, name) for a in later)]
+        for name in [*current, *([LATEST] if manifest.is_finished(records[run]) else [])]:
             if run_shown_by(results() / name) not in later or not (results() / name).exists():
                 _point(results() / name, Path(RUNS) / run.stamp / ("" if name == LATEST else name))
-        made = records[run]["artifacts"]
-        steps = {made[name]["step"] for name in names}
-        for link in {path for path in results().iterdir() if path.name not in {LATEST, *made}}:
+        for link in results().iterdir():
             shown = run_shown_by(link)
-            if shown in records and shown not in later:
+            if shown is None or shown not in records or shown in later or link.name in records[run]["artifacts"]:
+                continue
+            if link.readlink() == Path(RUNS) / shown.stamp / link.name:
+                # A person may have links of their own beside these.
                 before = records[shown]["artifacts"].get(link.name)
-                if before is None or before["step"] in steps:
+                if before is None or before["step"] in steps.values():
                     link.unlink()
+
+
+def _lacks(record: manifest.Record, step: str, name: str) -> bool:
+    """Return whether a run's step is done, and has not made an artifact that this step makes in other runs."""
+    return record["steps"].get(step, {}).get("outcome") == "done" and name not in record["artifacts"]
 
 
 def latest_stamp() -> str | None:
