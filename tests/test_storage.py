@@ -120,9 +120,9 @@ def test_forged_manifest_does_not_help(project: Project, published: Path) -> Non
     joblib.dump(model, run / "model.pkl")
     assert "predictions, made again: expected" in verified_after("model.pkl").stderr
     joblib.dump(model[-1], run / "model.pkl")
-    assert "model.pkl: expected what was written, found a model that cannot score" in verified_after("model.pkl").stderr
+    assert "found a model or predictions that cannot be scored" in verified_after("model.pkl").stderr
     (run / "model.pkl").write_bytes(b"no pickle")
-    assert "model.pkl: expected what was written, found a model that cannot score" in verified_after("model.pkl").stderr
+    assert "found a model or predictions that cannot be scored" in verified_after("model.pkl").stderr
     (run / "evaluation.json").write_text("3", encoding="utf-8")
     assert "evaluation.json: expected what was written, found no metrics" in verified_after("evaluation.json").stderr
     (run / "predictions.csv").write_text("", encoding="utf-8")
