@@ -120,11 +120,15 @@ def test_forged_manifest_does_not_help(project: Project, published: Path) -> Non
     joblib.dump(model, run / "model.pkl")
     assert "predictions, made again: expected" in verified_after("model.pkl").stderr
     joblib.dump(model[-1], run / "model.pkl")
-    assert "found a model or predictions that cannot be scored" in verified_after("model.pkl").stderr
+    assert "model.pkl: expected what was written, found a model that cannot score" in verified_after("model.pkl").stderr
     (run / "model.pkl").write_bytes(b"no pickle")
-    assert "found a model or predictions that cannot be scored" in verified_after("model.pkl").stderr
+    assert "model.pkl: expected what was written, found a model that cannot score" in verified_after("model.pkl").stderr
     (run / "evaluation.json").write_text("3", encoding="utf-8")
     assert "evaluation.json: expected what was written, found no metrics" in verified_after("evaluation.json").stderr
+    for text in ("", "id\n1\n", "id,y_true,fold,probability\n1,7,0,0.5\n", "id,y_true,fold,probability\n1,0,0\n"):
+        (run / "cross_validation.csv").write_text(text, encoding="utf-8")
+        expected = "runs.py: cross_validation.csv: expected rows of id,y_true,fold,probability, found something else"
+        assert verified_after("cross_validation.csv").stderr.startswith(expected)
     (run / "predictions.csv").write_text("", encoding="utf-8")
     assert "found a different number of rows or columns in row 0" in verified_after("predictions.csv").stderr
     (run / "predictions.csv").write_bytes(b"id,y_true,y_pred,probability\n\xff\n")

@@ -25,6 +25,7 @@ from steplib.table.rows import quote
 CONFIDENCE = 0.95
 RANK_METRICS = ("roc_auc", "average_precision")
 CLASSES = np.array([b"0", b"1"])
+TARGETS = {"0": 0, "1": 1}
 
 Array = NDArray[np.float64]
 
@@ -189,10 +190,15 @@ def _of_rows(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_validation(path: Path) -> tuple[NDArray[np.int8], Array]:
-    """Return the targets and the probabilities in a cross_validation.csv."""
-    with path.open(encoding="utf-8", newline="") as file:
-        found = [(int(row["y_true"]), float(row["probability"])) for row in csv.DictReader(file)]
-    target, probability = zip(*found, strict=True)
+    """Return the targets and the probabilities in a cross_validation.csv. Raises DataError if it is none."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            found = [(TARGETS[row["y_true"]], float(row["probability"])) for row in csv.DictReader(file)]
+        target, probability = zip(*found, strict=True)
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        expected = "expected rows of id,y_true,fold,probability"
+        msg = f"{path.name}: {expected}, found something else ({type(error).__name__})"
+        raise DataError(f"{msg}; run etl/train.py for this run again") from error
     return np.array(target, dtype=np.int8), np.array(probability)
 
 

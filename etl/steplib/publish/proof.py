@@ -124,7 +124,7 @@ def _score_again(folder: Path, record: manifest.Record, settings: Settings) -> I
             # A machine or a cluster that fails says nothing about the run; anything else is not this run's model.
             if isinstance(error, PipelineError) or explain(error)[1] != os.EX_SOFTWARE:
                 raise
-            yield "metrics, computed again", f"a model or predictions that cannot be scored ({type(error).__name__})"
+            yield "model.pkl", f"a model that cannot score clear_data.csv ({type(error).__name__})"
             return
         again.seek(0)
         found = difference.of_rows((line.decode() for line in again), written)
