@@ -32,7 +32,7 @@ def evaluate(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any
         run.writing("predictions.csv", difference.of_tables) as part,
         part.open("wb") as predictions,
     ):
-        metrics = measure(model, clear, predictions, settings.batch_bytes, pool, validation=validation)
+        metrics = measure(model, clear, predictions, settings.batch_bytes, pool, validation=validation).metrics
     with run.writing("evaluation.json", difference.of_metric_files) as part:
         part.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     for line in summarize(metrics):

@@ -41,7 +41,7 @@ def answer(raw: Path, folder: Path, batch_bytes: int, pool: Pool) -> Answer:
     clear, predictions = folder / "clear_data.csv", io.BytesIO()
     clean_file(raw, clear, batch_bytes, pool)
     model = train.fit(training.read_training_rows(clear, folder / "rows", batch_bytes, pool), pool, LOG)
-    metrics = scoring.measure(model, clear, predictions, batch_bytes, pool)
+    metrics = scoring.measure(model, clear, predictions, batch_bytes, pool).metrics
     rows = list(csv.reader(io.StringIO(predictions.getvalue().decode(), newline="")))
     return Answer(clear.read_bytes(), np.append(model[-1].coef_, model[-1].intercept_), rows, metrics)
 
@@ -318,7 +318,7 @@ def test_everything_in_memory_gives_the_same() -> None:
     clear, predictions = io.BytesIO(), io.BytesIO()
     summary = clean(raw, clear, io.BytesIO())
     rows = training.read_training_rows(clear.getvalue())
-    metrics = scoring.measure(fitting.fit(train.build_model(), rows), clear.getvalue(), predictions)
+    metrics = scoring.measure(fitting.fit(train.build_model(), rows), clear.getvalue(), predictions).metrics
 
     assert summary.rows == metrics["train_rows"] + metrics["test_rows"] == 3000
     assert predictions.getvalue().count(b"\n") == metrics["test_rows"] + 1

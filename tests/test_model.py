@@ -331,7 +331,7 @@ def test_any_other_pipeline_is_fitted_by_scikit_learn(tmp_path: Path, steps: lis
     features = data[["f0", "f1"]]
 
     assert ours.predict_proba(features) == pytest.approx(theirs.predict_proba(features), rel=1e-12)
-    assert scoring.measure(ours, clear, io.BytesIO())["classifier"] == type(steps[-1][1]).__name__
+    assert scoring.measure(ours, clear, io.BytesIO()).metrics["classifier"] == type(steps[-1][1]).__name__
 
 
 @pytest.mark.parametrize("C", [0.1, 10.0])

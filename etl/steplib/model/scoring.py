@@ -43,6 +43,18 @@ class Scores(NamedTuple):
     train_classes: NDArray[np.int64]
 
 
+class Measured(NamedTuple):
+    """The metrics for evaluation.json, and the probabilities of M of the rows that a page of the run is about.
+
+    These are all rows, each judged by a model that never saw it, or without cross-validation the test rows; by true
+    class, ascending.
+    """
+
+    metrics: dict[str, Any]
+    benign: Array
+    malignant: Array
+
+
 class Predicted(NamedTuple):
     """The test rows of a batch: the header and lines of predictions.csv, and their scores."""
 
@@ -59,8 +71,8 @@ def measure(  # noqa: PLR0913 - what is read, what is written, and how
     pool: Pool = THIS_THREAD,
     *,
     validation: Path | None = None,
-) -> dict[str, Any]:
-    """Write a model's predictions for a clear_data.csv, and return the metrics for evaluation.json.
+) -> Measured:
+    """Write a model's predictions for a clear_data.csv, and return their metrics.
 
     `validation` is the cross_validation.csv of the training rows, if there is one. Raises DataError if the model was
     fitted to other features; MemoryShortError if the scores do not fit.
@@ -82,7 +94,7 @@ def measure(  # noqa: PLR0913 - what is read, what is written, and how
         raise MemoryShortError(f"{msg}; give the step more memory") from error
 
 
-def _measure(model: Pipeline, held_out: Scores, validation: Path | None) -> dict[str, Any]:
+def _measure(model: Pipeline, held_out: Scores, validation: Path | None) -> Measured:
     """Return the metrics of the test rows and, with cross-validation, of the others and of all rows."""
     classifier, threshold = split_threshold(model)
     found = score(held_out)
@@ -95,11 +107,11 @@ def _measure(model: Pipeline, held_out: Scores, validation: Path | None) -> dict
         msg = "for some test rows, predict contradicts their probability"
         warnings.warn(f"{msg}, by which cross-validated rows are judged: compare these metrics with care", stacklevel=2)
     if validation is None:
-        return found
+        return Measured(found, held_out.benign, held_out.malignant)
     out_of_fold = _out_of_fold(validation, threshold, held_out.train_classes)
     all_rows = add_up([held_out, out_of_fold])._replace(train_classes=held_out.train_classes)
     found["cross_validated"] = {"out_of_fold": _of_rows(score(out_of_fold)), "all_rows": _of_rows(score(all_rows))}
-    return found
+    return Measured(found, all_rows.benign, all_rows.malignant)
 
 
 def _confusion(benign: Array, malignant: Array, threshold: float | None) -> NDArray[np.int64]:

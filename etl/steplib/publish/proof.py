@@ -119,7 +119,7 @@ def _score_again(folder: Path, record: manifest.Record, settings: Settings) -> I
                 settings.batch_bytes,
                 pool,
                 validation=validation,
-            )
+            ).metrics
         except Exception as error:
             # A machine or a cluster that fails says nothing about the run; anything else is not this run's model.
             if isinstance(error, PipelineError) or explain(error)[1] != os.EX_SOFTWARE:

@@ -108,3 +108,8 @@ def is_test(record_id: str) -> bool:
 def fold_of(record_id: str) -> int:
     """Return the fold of a training row, 0 to 9; the id alone decides, so that no row changes fold when others come."""
     return int.from_bytes(hashlib.sha256(record_id.encode()).digest()[8:16], "big") * FOLDS >> 64
+
+
+def share_of(record_id: str) -> float:
+    """Return a number from 0 to 1 that is as good as random and depends on the id alone, to choose a sample by."""
+    return int.from_bytes(hashlib.sha256(record_id.encode()).digest()[16:24], "big") / (1 << 64)

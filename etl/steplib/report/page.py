@@ -1,0 +1,190 @@
+"""The page of a run: one file for a clinician and a statistician, without scripts."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from sklearn.pipeline import Pipeline
+
+from steplib.errors import printable
+from steplib.model.scoring import Measured
+from steplib.model.threshold import DEFAULT, split_threshold
+from steplib.report import curves, plots, tripod
+from steplib.report.by_class import LEAST_ROWS, MOST_FEATURES, QUANTILES, SAMPLE, OfClass
+from steplib.report.curves import Array
+
+TEMPLATE = Path(__file__).with_name("page.html")
+SHOWN_METRICS = {
+    "accuracy": "accuracy",
+    "recall": "sensitivity (recall): of all M, found",
+    "precision": "precision: of those called M, right",
+    "roc_auc": "area under the ROC curve",
+    "brier_score": "Brier score (0 is perfect)",
+    "baseline_accuracy": "accuracy of always saying the more common class",
+}
+NET_BENEFIT_AT = np.arange(0.01, 1, 0.01)
+MISSED_FROM = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+MOST_WEIGHTS = 30
+# So that names of columns cannot make the page large.
+LONGEST_NAME = 60
+Record = Mapping[str, Any]
+
+
+def write(  # noqa: PLR0913, PLR0917 - everything that the page shows
+    path: Path,
+    record: Record,
+    model: Pipeline,
+    measured: Measured,
+    classes: tuple[OfClass, OfClass],
+    missed_ids: Sequence[str] = (),
+) -> None:
+    """Write the page of a run; `record`: its manifest; `missed_ids`: those to be shown."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["share"] = lambda value: "-" if value is None or np.isnan(value) else f"{value:.3f}"
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    names = [_name(name) for name in model[0].feature_names_in_]
+    context = {
+        **_model(record, model, names),
+        **_estimates(measured),
+        **_curves(model, measured),
+        **_missed(measured, missed_ids),
+        **_data(names, classes),
+        "made": _made(record),
+        "tripod": tripod.items(record, measured.metrics),
+    }
+    context["plots"] |= {"weights": (weights := _weights(model)) is not None and _draw_weights(names, weights)}
+    path.write_text(template.render(context), encoding="utf-8")
+
+
+def _name(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
+
+
+def _model(record: Record, model: Pipeline, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "run": record["run"],
+        "started": record["started"][:16].replace("T", " ") + " UTC",
+        "train_rows": record["steps"]["train"]["train_rows"],
+        "classifier": type(split_threshold(model)[0]).__name__,
+        "fixed": split_threshold(model)[1] is not None,
+        "features": len(names),
+        "weights_shown": MOST_WEIGHTS,
+        "weights_left_out": len(names) > MOST_WEIGHTS,
+    }
+
+
+def _estimates(measured: Measured) -> dict[str, Any]:
+    """Return the columns of the first table; the first of them is what the page is about."""
+    metrics = measured.metrics
+    held_out = {**metrics, "name": "held-out rows", "rows": metrics["test_rows"]}
+    found = [held_out]
+    if validated := metrics["cross_validated"]:
+        found = [{**validated["all_rows"], "name": "all rows"}, held_out]
+        found.append({**validated["out_of_fold"], "name": "training rows, cross-validated"})
+    return {
+        "estimates": found,
+        "main": found[0],
+        "held_out": held_out,
+        "shown_metrics": SHOWN_METRICS.items(),
+        "threshold": metrics["threshold"],
+    }
+
+
+def _curves(model: Pipeline, measured: Measured) -> dict[str, Any]:
+    benign, malignant = measured.benign, measured.malignant
+    prevalence = len(malignant) / (len(benign) + len(malignant))
+    net_benefit = curves.net_benefit(benign, malignant, NET_BENEFIT_AT)
+    return {
+        "prevalence": prevalence,
+        "thresholds": _thresholds(measured, is_fixed=split_threshold(model)[1] is not None),
+        "recalibration": curves.recalibrate(benign, malignant),
+        "plots": {
+            "roc": plots.draw_roc(curves.roc(benign, malignant)),
+            "precision_recall": plots.draw_precision_recall(curves.precision_recall(benign, malignant), prevalence),
+            "calibration": plots.draw_calibration(curves.calibrate(benign, malignant)),
+            "net_benefit": plots.draw_net_benefit(NET_BENEFIT_AT, *net_benefit),
+            "scores": plots.draw_scores(benign, malignant, measured.metrics["threshold"]),
+        },
+    }
+
+
+def _thresholds(measured: Measured, *, is_fixed: bool) -> list[dict[str, Any]]:
+    """Return a row for each threshold; the one in use has the counts that were measured."""
+    in_use = measured.metrics["threshold"]
+    cuts = np.array(sorted({*curves.THRESHOLDS, *([] if in_use is None else [in_use])}))
+    # Without a threshold of its own, a model calls a row M above 0.5, not at it.
+    exact = np.where((cuts == DEFAULT) & (not is_fixed), np.nextafter(DEFAULT, 1), cuts)
+    cases = curves.count(measured.benign, measured.malignant, exact)
+    rows = []
+    for cut, tp, fp, tn, fn in zip(cuts.tolist(), *(counts.tolist() for counts in cases[1:]), strict=True):
+        row = {"threshold": cut, "in_use": cut == in_use, "missed": fn, "alarmed": fp}
+        shares = {"sensitivity": (tp, fn), "specificity": (tn, fp), "ppv": (tp, fp), "npv": (tn, fn)}
+        rows.append(row | {name: a / (a + b) if a + b else None for name, (a, b) in shares.items()})
+    return rows
+
+
+def _missed(measured: Measured, ids: Sequence[str]) -> dict[str, Any]:
+    """Return how many missed M have which probability."""
+    cases = (measured.metrics["cross_validated"] or {"all_rows": measured.metrics})["all_rows"]
+    # The missed are those of the lowest probability.
+    probability = measured.malignant[: cases["false_negatives"]]
+    counts = np.histogram(probability, MISSED_FROM)[0].tolist()
+    ranges = zip(counts, MISSED_FROM[:-1], MISSED_FROM[1:], strict=True)
+    return {"missed": [{"count": n, "low": a, "high": b} for n, a, b in ranges if n], "missed_ids": ids}
+
+
+def _data(names: Sequence[str], classes: tuple[OfClass, OfClass]) -> dict[str, Any]:
+    named, rows = dict(zip("BM", classes, strict=True)), []
+    for number, name in enumerate(names[:MOST_FEATURES]):
+        for label, part in named.items():
+            values = part.quantiles[number] if len(part.quantiles) else [np.nan] * len(QUANTILES)
+            shown = ["-" if np.isnan(value) else f"{value:.3g}" for value in values]
+            missing = int(part.missing[number])
+            rows.append({"name": name if label == "B" else "", "class": label, "missing": missing, "quantiles": shown})
+    sampled = sum(part.sampled for part in classes)
+    return {
+        "classes": named,
+        "by_class": rows,
+        "quantile_names": [f"{quantile:.0%}" for quantile in QUANTILES],
+        "sampled": sampled if sum(part.rows for part in classes) > SAMPLE else 0,
+        "left_out": len(names) > MOST_FEATURES,
+        "shown": MOST_FEATURES,
+        "too_small": any("-" in row["quantiles"] for row in rows),
+        "least_rows": LEAST_ROWS,
+    }
+
+
+def _weights(model: Pipeline) -> Array | None:
+    """Return the weights of a linear classifier, for features that are scaled in the Pipeline; None for any other."""
+    weights = getattr(split_threshold(model)[0], "coef_", None)
+    is_scaled = any(type(step).__name__ == "StandardScaler" for step in model[:-1])
+    if weights is None or not is_scaled or np.shape(weights) != (1, len(model[0].feature_names_in_)):
+        return None
+    return np.asarray(weights[0], dtype=np.float64)
+
+
+def _draw_weights(names: Sequence[str], weights: Array) -> str:
+    largest = np.argsort(-np.abs(weights), kind="stable")[:MOST_WEIGHTS]
+    return plots.draw_weights([names[i] for i in largest], weights[largest])
+
+
+def _made(record: Record) -> dict[str, Any]:
+    """Return where the run came from, its settings and its versions."""
+    steps, artifacts = record["steps"], record["artifacts"]
+    train = steps["train"]
+    packages = ", ".join(f"{name} {version}" for name, version in train["packages"].items())
+    return {
+        "source": printable(str(steps["data_loader"].get("source", "?"))),
+        "rows loaded": artifacts["raw_data.csv"]["rows"],
+        "duplicates dropped": steps["transform"].get("duplicates_dropped", "?"),
+        "features dropped, because they had no value": len(steps["transform"].get("features_dropped", [])),
+        "test rows and folds": train["split"],
+        "solver": ", ".join(f"{name} {value}" for name, value in train["solver"].items()) or "that of the classifier",
+        "MIN_RECALL": train["min_recall"] or "none",
+        "seed": train["seed"],
+        "versions": f"Python {train['python']}, {packages}; revision {train['git_revision'] or 'unknown'}",
+        **{f"sha256 of {name}": made["sha256"] for name, made in artifacts.items() if made["step"] != "evaluate"},
+    }

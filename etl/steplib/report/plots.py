@@ -1,0 +1,122 @@
+"""The plots of a run's page, as SVG with the browser's own fonts."""
+
+import io
+import logging
+from collections.abc import Sequence
+
+# Where the home folder cannot be written, matplotlib would say so on stderr; it then works without a cache of fonts.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+# ruff: noqa: E402 - only now, because importing matplotlib logs
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from steplib.report.curves import Array, Bins, Curve
+
+# Text stays text, and the same data give the same bytes.
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "my_pipeline",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "axes.axisbelow": True,
+}
+SIZE = (4.2, 3.6)
+# Dark and light enough to differ in grey, and for the colour-blind (Okabe and Ito).
+M, B, OTHER = "#0072b2", "#e69f00", "#666666"
+SCORE_BINS = np.linspace(0, 1, 21)
+
+
+def draw_roc(curve: Curve) -> str:
+    """Draw sensitivity over 1 - specificity."""
+    figure, axes = _axes("1 - specificity (share of B called M)", "sensitivity (share of M found)")
+    axes.fill_between(curve.x, curve.low, curve.high, color=M, alpha=0.2, linewidth=0, label="95 % interval")
+    axes.plot(curve.x, curve.y, color=M, label="model")
+    axes.plot([0, 1], [0, 1], color=OTHER, linestyle=":", label="chance")
+    return _to_svg(figure)
+
+
+def draw_precision_recall(curve: Curve, share: float) -> str:
+    """Draw precision over recall; `share`: that of M among all rows, the precision of chance."""
+    figure, axes = _axes("recall (share of M found)", "precision (share of M among those called M)")
+    axes.fill_between(curve.x, curve.low, curve.high, color=M, alpha=0.2, linewidth=0, label="95 % interval")
+    axes.plot(curve.x, curve.y, color=M, label="model")
+    axes.axhline(share, color=OTHER, linestyle=":", label="chance")
+    return _to_svg(figure)
+
+
+def draw_calibration(bins: Bins) -> str:
+    """Draw the share of M over the probability, for rows grouped by probability."""
+    figure, axes = _axes("mean probability of the group", "share of M in the group")
+    axes.plot([0, 1], [0, 1], color=OTHER, linestyle=":", label="perfect")
+    bars = np.array([bins.observed - bins.low, bins.high - bins.observed]).clip(0)
+    axes.errorbar(bins.predicted, bins.observed, bars, color=M, fmt="o", markersize=4, label="group, 95 % interval")
+    return _to_svg(figure)
+
+
+def draw_net_benefit(thresholds: Array, model: Array, all_treated: Array) -> str:
+    """Draw the net benefit over the threshold, beside those of treating all and none."""
+    figure, axes = _axes("threshold", "net benefit")
+    axes.plot(thresholds, model, color=M, label="model")
+    axes.plot(thresholds, all_treated, color=B, linestyle="--", label="treat all")
+    axes.axhline(0, color=OTHER, linestyle=":", label="treat none")
+    top = max(float(model.max()), float(all_treated.max()), 0.01)
+    axes.set_ylim(-top / 4, top * 1.1)
+    return _to_svg(figure)
+
+
+def draw_scores(benign: Array, malignant: Array, threshold: float | None) -> str:
+    """Draw how many rows of each class have which probability, on a logarithmic axis."""
+    figure, axes = _axes("probability of M", "rows")
+    axes.hist([benign, malignant], bins=list(SCORE_BINS), color=[B, M], label=["B", "M"])
+    axes.set_yscale("symlog", linthresh=1)
+    most = max(int(np.histogram(rows, SCORE_BINS)[0].max()) for rows in (benign, malignant))
+    axes.set_ylim(0, 2 * most)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    if threshold is not None:
+        axes.axvline(threshold, color=OTHER, linestyle="--", label=f"threshold {threshold:.3g}")
+    return _to_svg(figure)
+
+
+def draw_weights(names: Sequence[str], weights: Array) -> str:
+    """Draw weights as bars, the first at the top."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2 * SIZE[0], 0.6 + 0.2 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        axes.barh(range(len(names)), weights, color=[M if weight > 0 else B for weight in weights])
+        # Otherwise matplotlib would take a $ for the start of a formula.
+        axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])
+        axes.invert_yaxis()
+        axes.set_xlabel("weight per standard deviation (right: towards M)")
+    return _to_svg(figure, has_legend=False)
+
+
+def _axes(x: str, y: str) -> tuple[Figure, Axes]:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.subplots()
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+    return figure, axes
+
+
+def _to_svg(figure: Figure, *, has_legend: bool = True) -> str:
+    """Return the SVG element alone, without the head of a file."""
+    with mpl.rc_context(STYLE):
+        if has_legend:
+            # Above the plot, where it hides nothing.
+            figure.legend(loc="outside upper left", ncols=3, columnspacing=1, handlelength=1.5)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :]
