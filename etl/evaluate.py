@@ -2,7 +2,8 @@
 
 Reads     model.pkl as it was written (its hash is checked before it is unpickled), clear_data.csv: the test rows;
           cross_validation.csv, if the run has one.
-Writes    predictions.csv: id,y_true,y_pred,probability (1 = M); evaluation.json: the metrics, positive class M.
+Writes    predictions.csv: id,y_true,y_pred,probability (1 = M); evaluation.json: the metrics, positive class M;
+          report.html: a page about the model, once for each run.
 Refuses   with 65: a model.pkl or clear_data.csv that earlier steps did not write;
           with 71: more test rows than fit in memory (8 bytes each, and more while they are sorted).
 Then      results/latest points to this run; with STORAGE_URL set, it is published there. If publishing fails (75, which
@@ -32,13 +33,21 @@ def evaluate(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any
         run.writing("predictions.csv", difference.of_tables) as part,
         part.open("wb") as predictions,
     ):
-        metrics = measure(model, clear, predictions, settings.batch_bytes, pool, validation=validation).metrics
+        measured = measure(model, clear, predictions, settings.batch_bytes, pool, validation=validation)
+    metrics = measured.metrics
     with run.writing("evaluation.json", difference.of_metric_files) as part:
         part.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    has_page = run.has("report.html") or not run.is_finished
+    if not run.is_finished:
+        from steplib.report import page
+
+        with run.writing("report.html") as part:
+            page.write(part, run.folder, model, measured, settings)
     for line in summarize(metrics):
         log.info(line)
     facts = {"metrics": metrics, "batch_bytes": settings.batch_bytes}
-    return facts | {"artifacts": {"predictions.csv": metrics["test_rows"], "evaluation.json": None}}
+    made = {"predictions.csv": metrics["test_rows"], "evaluation.json": None}
+    return facts | {"artifacts": made | ({"report.html": None} if has_page else {})}
 
 
 def publish(run: Run, settings: Settings, log: logging.Logger) -> None:

@@ -34,6 +34,7 @@ DEFAULTS = {
     "RETRY_DELAY": "5",
     "KEEP_RUNS": "10",
     "MIN_RECALL": "",
+    "REPORT_IDS": "0",
     "BATCH_BYTES": "4194304",
     "WORKERS": "0",
     "DASK_SCHEDULER": "",
@@ -72,6 +73,7 @@ class Settings:
     storage_url: str
     keep_published: int
     min_recall: Decimal | None
+    report_ids: bool
     batch_bytes: int
     workers: int
     dask_scheduler: str
@@ -96,6 +98,7 @@ def read_settings() -> Settings:
         storage_url=storage.text and check_storage_url(storage.text, f"{storage.name} (set by {storage.origin})"),
         keep_published=_whole_number(values["KEEP_PUBLISHED"], least=0),
         min_recall=_share(values["MIN_RECALL"]),
+        report_ids=bool(_whole_number(values["REPORT_IDS"], least=0, most=1)),
         batch_bytes=_whole_number(values["BATCH_BYTES"], least=1),
         workers=_whole_number(values["WORKERS"], least=0, most=MOST_WORKERS),
         dask_scheduler=_scheduler(values["DASK_SCHEDULER"]),

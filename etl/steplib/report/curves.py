@@ -18,7 +18,7 @@ BINS = 10
 CLIP = 1e-12
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # Newton's method for two parameters converges in a handful of steps, or never: for classes that are separated.
-MOST_STEPS = 50
+MOST_STEPS, TOLERANCE = 50, 1e-10
 
 
 class Cases(NamedTuple):
@@ -131,7 +131,7 @@ def recalibrate(benign: Array, malignant: Array) -> tuple[float, float] | None:
             return None
         step = np.linalg.solve(hessian, gradient)
         weights += step
-        if np.abs(step).max() < 1e-10:
+        if np.abs(step).max() < TOLERANCE:
             return float(weights[0]), float(weights[1])
     return None
 

@@ -11,9 +11,12 @@ from sklearn.pipeline import Pipeline
 from steplib.errors import printable
 from steplib.model.scoring import Measured
 from steplib.model.threshold import DEFAULT, split_threshold
-from steplib.report import curves, plots, tripod
-from steplib.report.by_class import LEAST_ROWS, MOST_FEATURES, QUANTILES, SAMPLE, OfClass
+from steplib.report import curves, missed, plots, tripod
+from steplib.report.by_class import LEAST_ROWS, MOST_FEATURES, QUANTILES, SAMPLE, OfClass, summarize
 from steplib.report.curves import Array
+from steplib.runs import manifest
+from steplib.settings import Settings
+from steplib.table.pool import open_pool
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SHOWN_METRICS = {
@@ -25,22 +28,19 @@ SHOWN_METRICS = {
     "baseline_accuracy": "accuracy of always saying the more common class",
 }
 NET_BENEFIT_AT = np.arange(0.01, 1, 0.01)
-MISSED_FROM = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 MOST_WEIGHTS = 30
 # So that names of columns cannot make the page large.
 LONGEST_NAME = 60
 Record = Mapping[str, Any]
 
 
-def write(  # noqa: PLR0913, PLR0917 - everything that the page shows
-    path: Path,
-    record: Record,
-    model: Pipeline,
-    measured: Measured,
-    classes: tuple[OfClass, OfClass],
-    missed_ids: Sequence[str] = (),
-) -> None:
-    """Write the page of a run; `record`: its manifest; `missed_ids`: those to be shown."""
+def write(path: Path, run: Path, model: Pipeline, measured: Measured, settings: Settings) -> None:
+    """Write the page of a run; `run`: its folder, with the manifest, clear_data.csv and what the metrics are from."""
+    record = manifest.read(run)
+    rows = record["artifacts"]["clear_data.csv"]["rows"]
+    with open_pool(settings.workers, settings.dask_scheduler) as pool:
+        classes = summarize(run / "clear_data.csv", rows, settings.batch_bytes, pool)
+    missed_ids = missed.read_ids(run, measured.metrics) if settings.report_ids else []
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["share"] = lambda value: "-" if value is None or np.isnan(value) else f"{value:.3f}"
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -49,7 +49,8 @@ def write(  # noqa: PLR0913, PLR0917 - everything that the page shows
         **_model(record, model, names),
         **_estimates(measured),
         **_curves(model, measured),
-        **_missed(measured, missed_ids),
+        "missed": missed.count(measured),
+        "missed_ids": missed_ids,
         **_data(names, classes),
         "made": _made(record),
         "tripod": tripod.items(record, measured.metrics),
@@ -126,22 +127,12 @@ def _thresholds(measured: Measured, *, is_fixed: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def _missed(measured: Measured, ids: Sequence[str]) -> dict[str, Any]:
-    """Return how many missed M have which probability."""
-    cases = (measured.metrics["cross_validated"] or {"all_rows": measured.metrics})["all_rows"]
-    # The missed are those of the lowest probability.
-    probability = measured.malignant[: cases["false_negatives"]]
-    counts = np.histogram(probability, MISSED_FROM)[0].tolist()
-    ranges = zip(counts, MISSED_FROM[:-1], MISSED_FROM[1:], strict=True)
-    return {"missed": [{"count": n, "low": a, "high": b} for n, a, b in ranges if n], "missed_ids": ids}
-
-
 def _data(names: Sequence[str], classes: tuple[OfClass, OfClass]) -> dict[str, Any]:
     named, rows = dict(zip("BM", classes, strict=True)), []
     for number, name in enumerate(names[:MOST_FEATURES]):
         for label, part in named.items():
             values = part.quantiles[number] if len(part.quantiles) else [np.nan] * len(QUANTILES)
-            shown = ["-" if np.isnan(value) else f"{value:.3g}" for value in values]
+            shown = ["-" if np.isnan(value) else _three_digits(value) for value in values]
             missing = int(part.missing[number])
             rows.append({"name": name if label == "B" else "", "class": label, "missing": missing, "quantiles": shown})
     sampled = sum(part.sampled for part in classes)
@@ -152,9 +143,14 @@ def _data(names: Sequence[str], classes: tuple[OfClass, OfClass]) -> dict[str, A
         "sampled": sampled if sum(part.rows for part in classes) > SAMPLE else 0,
         "left_out": len(names) > MOST_FEATURES,
         "shown": MOST_FEATURES,
-        "too_small": any("-" in row["quantiles"] for row in rows),
+        "too_small": any(not len(part.quantiles) or np.isnan(part.quantiles).any() for part in classes),
         "least_rows": LEAST_ROWS,
     }
+
+
+def _three_digits(value: float) -> str:
+    """Return a number to three digits, with an exponent only where it would be long: 1300, not 1.3e+03."""
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def _weights(model: Pipeline) -> Array | None:

@@ -3,6 +3,7 @@
 import io
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 # Where the home folder cannot be written, matplotlib would say so on stderr; it then works without a cache of fonts.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -15,8 +16,8 @@ from matplotlib.figure import Figure
 
 from steplib.report.curves import Array, Bins, Curve
 
-# Text stays text, and the same data give the same bytes.
-STYLE = {
+# Text stays text, and the same data give the same bytes. `Any`, because each parameter has a type of its own.
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "my_pipeline",
     "font.family": "sans-serif",

@@ -8,8 +8,7 @@ OPEN = "to be filled in by you"
 
 def items(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return each item with what the run says about it, or that only a person can fill it in."""
-    validated = metrics["cross_validated"]
-    found, missed = metrics["true_positives"], metrics["false_negatives"]
+    validation = "cross-validated in ten folds" if metrics["cross_validated"] else "no cross-validation"
     train, transform = record["steps"]["train"], record["steps"]["transform"]
     return [
         ("1 to 4. Title, abstract, background, objectives", OPEN),
@@ -17,15 +16,13 @@ def items(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[s
         ("6. Participants: setting, eligibility, treatment", OPEN),
         (
             "7. Data preparation",
-            f"{transform.get('duplicates_dropped', '?')} exact duplicates dropped; "
-            "features without any value dropped; features scaled by mean and standard deviation of the training rows",
+            f"{transform.get('duplicates_dropped', '?')} exact duplicates dropped; features without any value dropped",
         ),
         ("8. Outcome", f"M or B, as recorded in the source; how and by whom it was assessed: {OPEN}"),
         ("9. Predictors", f"all columns from the third on; how they were measured: {OPEN}"),
         (
             "10. Sample size",
-            f"{metrics['train_rows']} training and {metrics['test_rows']} test rows, "
-            f"{found + missed} M among the test rows; why so many: {OPEN}",
+            "{train_rows} training and {test_rows} test rows; why so many: ".format(**metrics) + OPEN,
         ),
         ("11. Missing data", "counts by feature and class: under The data; filled with the mean of the training rows"),
         ("12. Analytical methods", f"{metrics['classifier']}; settings: under How it was made"),
@@ -36,10 +33,7 @@ def items(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[s
         ("17 to 19. Ethical approval, open science, involvement of patients", OPEN),
         ("20. Participants in the results", f"numbers by class: under The data; characteristics: {OPEN}"),
         ("21 and 22. Model development and specification", "model.pkl of this run, a scikit-learn Pipeline"),
-        (
-            "23. Model performance",
-            "with intervals: under How good it is" + ("" if validated else "; no cross-validation"),
-        ),
+        ("23. Model performance", f"with intervals: under How good it is; {validation}"),
         ("24. Model updating", "trained anew by each run"),
         ("25 to 27. Interpretation, limitations, usability", OPEN),
     ]

@@ -127,6 +127,11 @@ class Run:
         self._check_input(name, made, None if content is None else hashlib.sha256(content).hexdigest())
         return BytesIO(content or b"")
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether every step is done; nothing of the run changes then."""
+        return manifest.is_finished(manifest.read(self.folder))
+
     def has(self, name: str) -> bool:
         """Return whether an earlier step has recorded an artifact that not every run has."""
         return name in manifest.read(self.folder)["artifacts"]
