@@ -58,6 +58,10 @@ def draw_calibration(bins: Bins) -> str:
     """Draw the share of M over the probability, for rows grouped by probability."""
     figure, axes = _axes("mean probability of the group", "share of M in the group")
     axes.plot([0, 1], [0, 1], color=OTHER, linestyle=":", label="perfect")
+    # Where M is rare, all groups are near 0.
+    top = min(1.02, 1.1 * float(max(bins.predicted.max(), bins.high.max())))
+    axes.set_xlim(-0.02 * top, top)
+    axes.set_ylim(-0.02 * top, top)
     bars = np.array([bins.observed - bins.low, bins.high - bins.observed]).clip(0)
     axes.errorbar(bins.predicted, bins.observed, bars, color=M, fmt="o", markersize=4, label="group, 95 % interval")
     return _to_svg(figure)
@@ -69,7 +73,7 @@ def draw_net_benefit(thresholds: Array, model: Array, all_treated: Array) -> str
     axes.plot(thresholds, model, color=M, label="model")
     axes.plot(thresholds, all_treated, color=B, linestyle="--", label="treat all")
     axes.axhline(0, color=OTHER, linestyle=":", label="treat none")
-    top = max(float(model.max()), float(all_treated.max()), 0.01)
+    top = float(max(model.max(), all_treated.max()))
     axes.set_ylim(-top / 4, top * 1.1)
     return _to_svg(figure)
 
