@@ -1,0 +1,180 @@
+"""report.html: its numbers against the run's CSVs, what it never shows, and that it is made once."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Project, is_verified
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import precision_recall_curve, roc_auc_score
+from steplib.report import by_class, curves
+
+MOST_BYTES = 300_000
+
+
+def scores(rows: int, share: float = 0.4) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities of B and of M, each ascending."""
+    rng = np.random.default_rng(rows)
+    target = rng.random(rows) < share
+    probability = 1 / (1 + np.exp(-rng.normal(size=rows) - 2 * target + 1))
+    return np.sort(probability[~target]), np.sort(probability[target])
+
+
+def joined(benign: np.ndarray, malignant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return targets and probabilities."""
+    return np.repeat([0, 1], [len(benign), len(malignant)]), np.concatenate([benign, malignant])
+
+
+def all_rows(run: Path) -> pd.DataFrame:
+    """Return the rows that a page is about."""
+    return pd.concat([pd.read_csv(run / name) for name in ("cross_validation.csv", "predictions.csv")])
+
+
+def table_after(page: str, heading: str) -> list[list[str]]:
+    """Return the cells of the first table below a heading."""
+    table = page.split(f"<h2>{heading}</h2>")[1].split("<table>")[1].split("</table>", maxsplit=1)[0]
+    rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
+    return [
+        [re.sub(r"<[^>]+>|\s+", " ", cell).strip() for cell in re.findall(r"<td.*?>(.*?)</td>", row, re.DOTALL)]
+        for row in rows
+    ]
+
+
+def test_thresholds_are_those_of_the_files(project: Project) -> None:
+    """Each number of the table follows from cross_validation.csv and predictions.csv."""
+    project.chain()
+    (run,) = project.runs()
+    page, rows = (run / "report.html").read_text(encoding="utf-8"), all_rows(run)
+    _, *table = table_after(page, "Other thresholds")
+
+    assert [row[0] for row in table if "in use" in row[0]] == ["0.5 (in use)"]
+    assert len(table) == 10
+    is_m = rows["y_true"] == 1
+    for text, *cells in table:
+        called = rows["probability"] >= float(text.split()[0])
+        shares = [called[is_m].mean(), 1 - called[~is_m].mean(), is_m[called].mean(), 1 - is_m[~called].mean()]
+        assert cells == [
+            *(f"{share:.3f}" for share in shares),
+            str((is_m & ~called).sum()),
+            str((~is_m & called).sum()),
+        ]
+
+
+@pytest.mark.parametrize("rows", [300, 100_000])
+def test_curves_are_those_of_scikit_learn(rows: int) -> None:
+    """The areas are scikit-learn's, though a curve of many rows has few points."""
+    benign, malignant = scores(rows)
+    target, probability = joined(benign, malignant)
+    roc, found = curves.roc(benign, malignant), curves.precision_recall(benign, malignant)
+    precision, recall, _ = precision_recall_curve(target, probability)
+
+    assert np.trapezoid(roc.y, roc.x) == pytest.approx(roc_auc_score(target, probability), abs=1e-3)
+    assert (roc.x[0], roc.y[0], roc.x[-1], roc.y[-1]) == (0, 0, 1, 1)
+    assert len(roc.x) <= curves.MOST_POINTS + 1
+    assert (found.low <= found.y).all()
+    assert (found.y <= found.high).all()
+    at = {(round(r, 9), round(p, 9)) for r, p in zip(recall, precision, strict=True)}
+    assert {(round(r, 9), round(p, 9)) for r, p in zip(found.x, found.y, strict=True)} <= at
+
+
+def test_recalibration_is_a_logistic_regression() -> None:
+    """Slope and intercept are those of an unpenalized logistic regression on logit(p)."""
+    benign, malignant = scores(500)
+    target, probability = joined(benign, malignant)
+    logit = np.log(probability / (1 - probability))[:, None]
+    expected = LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000).fit(logit, target)
+
+    found = curves.recalibrate(benign, malignant)
+    assert found == pytest.approx((expected.coef_[0, 0], expected.intercept_[0]), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("benign", "malignant"), [([0.0, 0.1], [0.9, 1.0]), ([0.4] * 5, [0.4] * 3)], ids=["separated", "constant"]
+)
+def test_recalibration_that_has_no_optimum(benign: list[float], malignant: list[float]) -> None:
+    """Of classes that are separated, or of equal probabilities, there is none."""
+    assert curves.recalibrate(np.array(benign), np.array(malignant)) is None
+
+
+def test_bins_are_all_rows() -> None:
+    """Each row is in one bin; equal probabilities are in the same."""
+    benign, malignant = (np.round(rows, 1) for rows in scores(700))
+    bins = curves.calibrate(benign, malignant)
+
+    assert bins.rows.sum() == 700
+    assert (bins.rows * bins.observed).sum() == pytest.approx(len(malignant))
+    assert (bins.rows * bins.predicted).sum() == pytest.approx(benign.sum() + malignant.sum())
+    assert (np.diff(bins.predicted) > 0).all()
+
+
+@pytest.mark.parametrize("batch_bytes", [1 << 30, 700])
+def test_data_by_class(tmp_path: Path, batch_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows, missing values and quantiles are those of the file; a sample does not depend on the batches."""
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"id": [f"p{i}" for i in range(400)], "target": rng.integers(0, 2, 400)})
+    data["a"], data["b"] = rng.normal(size=400), np.where(rng.random(400) < 0.3, np.nan, 1.5)
+    path = tmp_path / "clear_data.csv"
+    data.to_csv(path, index=False)
+
+    for target, found in enumerate(by_class.summarize(path, 400, batch_bytes)):
+        rows = data[data["target"] == target]
+        assert found.rows == found.sampled == len(rows)
+        assert found.missing.tolist() == [0, rows["b"].isna().sum()]
+        assert found.quantiles[0] == pytest.approx(np.quantile(rows["a"], by_class.QUANTILES))
+    monkeypatch.setattr(by_class, "SAMPLE", 100)
+    sampled = [part.sampled for part in by_class.summarize(path, 400, batch_bytes)]
+    assert sampled == [part.sampled for part in by_class.summarize(path, 400)]
+    assert 60 < sum(sampled) < 140
+
+
+def test_no_quantiles_of_few_rows(tmp_path: Path) -> None:
+    """Those of a class under 20 rows would nearly show a patient's own values."""
+    data = pd.DataFrame({"id": range(60), "target": [1] * 19 + [0] * 41, "a": np.arange(60.0)})
+    data.to_csv(tmp_path / "clear_data.csv", index=False)
+    benign, malignant = by_class.summarize(tmp_path / "clear_data.csv", 60)
+
+    assert benign.quantiles.shape == (1, 5)
+    assert not len(malignant.quantiles)
+
+
+def test_page_shows_no_patient(project: Project) -> None:
+    """The page has no script, no address to fetch from, no id and no row; REPORT_IDS=1 names the missed M alone."""
+    project.chain()
+    (run,) = project.runs()
+    page, rows = (run / "report.html").read_text(encoding="utf-8"), all_rows(run)
+    missed = rows[(rows["y_true"] == 1) & (rows["probability"] <= 0.5)]["id"].astype(str)
+    with_ids = project.chain(REPORT_IDS="1")
+    named = (project.runs()[-1] / "report.html").read_text(encoding="utf-8")
+
+    assert len(page) < MOST_BYTES
+    assert not re.search(r"<script|<link|@import|(src|href)=\"(?!#)", page)
+    words = set(re.findall(r"\w+", page))
+    assert not words & set(rows["id"].astype(str))
+    assert str(project.root) not in page
+    assert set(missed) <= set(re.findall(r"\w+", named)), with_ids
+    assert set(re.findall(r"\w+", named)) & set(rows["id"].astype(str)) == set(missed)
+
+
+def test_page_is_made_once(project: Project) -> None:
+    """A repeated evaluate leaves the page of a finished run alone, and the same settings give the same numbers."""
+    log = project.chain()
+    (run,) = project.runs()
+    page = (run / "report.html").read_bytes()
+    assert project.step("evaluate", log, REPORT_IDS="1").returncode == 0
+
+    assert (run / "report.html").read_bytes() == page
+    assert json.loads((run / "manifest.json").read_bytes())["artifacts"]["report.html"]["step"] == "evaluate"
+    assert (project.root / "results" / "report.html").read_bytes() == page
+    assert is_verified(project.step("runs", "verify", run.name))
+
+
+@pytest.mark.parametrize("value", ["2", "yes", "-1"])
+def test_setting_that_is_neither(project: Project, value: str) -> None:
+    """REPORT_IDS is 0 or 1; anything else is exit 78."""
+    done = project.step("data_loader", REPORT_IDS=value)
+
+    assert done.returncode == 78
+    assert "REPORT_IDS (set by the environment): expected a whole number from 0 to 1" in done.stderr
