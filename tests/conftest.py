@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 STEPS = ("data_loader", "transform", "train", "evaluate")
 ARTIFACTS = {
     *("raw_data.csv", "clear_data.csv", "model.pkl"),
-    *("cross_validation.csv", "evaluation.json", "predictions.csv"),
+    *("cross_validation.csv", "evaluation.json", "predictions.csv", "report.html"),
 }
 # The files whose tests take longest; each file's tests run one after another, since they share servers.
 LONGEST = ("test_airflow", "test_clouds", "test_workers", "test_bucket", "test_dags", "test_runs", "test_properties")

@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "runs": GROUND,
     "table": GROUND,
     "model": GROUND | {"table"},
-    "publish": GROUND | {"runs", "table", "model"},
+    "report": GROUND | {"runs", "table", "model"},
+    "publish": GROUND | {"runs", "table", "model", "report"},
     "streams": {"errors"},
     "step": GROUND | {"runs", "streams"},
 }
