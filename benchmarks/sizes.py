@@ -167,36 +167,26 @@ def total(steps: dict[str, Measured]) -> Measured:
 
 def draw(found: dict[int, dict[str, dict[str, Measured]]], path: Path) -> None:
     """Draw time and peak memory of both chains against the rows."""
-    from playwright.sync_api import sync_playwright
-    from plotly.subplots import make_subplots
+    from matplotlib.figure import Figure
 
-    figure = make_subplots(1, 2, subplot_titles=("Whole chain, seconds", "Highest peak memory of a step, MB"))
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    plots = figure.subplots(1, 2)
     for name, colour in (("my_pipeline", "#1f6feb"), ("reference", "#9a6700")):
         sizes = [rows for rows in found if name in found[rows]]
         totals = [total(found[rows][name]) for rows in sizes]
         title = "pandas + scikit-learn" if name == "reference" else name
-        for column, values in ((1, [one.wall for one in totals]), (2, [one.peak for one in totals])):
-            text = [f"{value:.3g}" if value < MOST_SHOWN_EXACTLY else f"{value:.0f}" for value in values]
-            style = {
-                "name": title,
-                "showlegend": column == 1,
-                "line_color": colour,
-                "textposition": "top center",
-                "cliponaxis": False,
-            }
-            figure.add_scatter(x=sizes, y=values, text=text, mode="lines+markers+text", row=1, col=column, **style)
-    figure.update_xaxes(type="log", title="rows of 30 features", tickvals=list(found))
-    figure.update_yaxes(type="log", dtick="D2")
-    figure.update_layout(
-        template="plotly_white", width=1000, height=420, legend={"orientation": "h", "y": -0.25}, margin_t=60
-    )
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1010, "height": 430})
-        page.set_content(figure.to_html(include_plotlyjs=True))
-        page.wait_for_selector(".main-svg")
-        page.screenshot(path=path)
-        browser.close()
+        for axes, values in zip(plots, ([one.wall for one in totals], [one.peak for one in totals]), strict=True):
+            axes.loglog(sizes, values, "o-", color=colour, label=title)
+            for rows, value in zip(sizes, values, strict=True):
+                text = f"{value:.3g}" if value < MOST_SHOWN_EXACTLY else f"{value:.0f}"
+                axes.annotate(text, (rows, value), (0, 6), textcoords="offset points", ha="center")
+    for axes, title in zip(plots, ("Whole chain, seconds", "Highest peak memory of a step, MB"), strict=True):
+        axes.set_title(title)
+        axes.set_xlabel("rows of 30 features")
+        axes.set_xticks(list(found), [f"{rows:,}" for rows in found])
+        axes.grid(color="#dddddd")
+    plots[0].legend()
+    figure.savefig(path, dpi=100)
 
 
 def main() -> None:

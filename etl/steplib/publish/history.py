@@ -7,10 +7,10 @@ from typing import Any
 from uuid import uuid4
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from steplib.errors import StorageError, printable
 from steplib.publish.records import Promotion
+from steplib.report import plots
 from steplib.runs import manifest
 
 METRICS = (*manifest.METRICS, "roc_auc")
@@ -139,14 +139,8 @@ def _to_html(table: pd.DataFrame) -> str:
 
 
 def _draw(table: pd.DataFrame) -> str:
-    """Return the metrics over time, as a self-contained figure."""
+    """Return the metrics over time, as an SVG."""
     when = pd.to_datetime(table["run"], format=manifest.STAMP_FORMAT, errors="coerce")
     measured = table.assign(when=when).dropna(subset=["when", METRICS[0]])
-    lines = [go.Scatter(x=measured["when"], y=measured[name], name=name, mode="lines+markers") for name in METRICS]
-    layout = {
-        "yaxis": {"title": "on the held-out rows"},
-        "template": "plotly_white",
-        "height": 420,
-        "margin": {"t": 20},
-    }
-    return str(go.Figure(lines, layout).to_html(full_html=False, include_plotlyjs=True))
+    series = {name: measured[name].to_numpy() for name in METRICS}
+    return plots.draw_over_time(measured["when"].dt.to_pydatetime().tolist(), series) if len(measured) else ""

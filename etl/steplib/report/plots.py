@@ -2,7 +2,8 @@
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 # Where the home folder cannot be written, matplotlib would say so on stderr; it then works without a cache of fonts.
@@ -12,6 +13,7 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from steplib.report.curves import Array, Bins, Curve
@@ -33,6 +35,8 @@ STYLE: Any = {
 SIZE = (4.2, 3.6)
 # Dark and light enough to differ in grey, and for the colour-blind (Okabe and Ito).
 M, B, OTHER = "#0072b2", "#e69f00", "#666666"
+# For lines in one plot, which also differ in grey.
+COLORS, MARKERS = (M, B, "#009e73", "#cc79a7", OTHER), ("o", "s", "^", "D", "x")
 SCORE_BINS = np.linspace(0, 1, 21)
 
 
@@ -104,6 +108,20 @@ def draw_weights(names: Sequence[str], weights: Array) -> str:
     return _to_svg(figure, has_legend=False)
 
 
+def draw_over_time(when: Sequence[datetime], series: Mapping[str, Array]) -> str:
+    """Draw metrics of the held-out rows over time, a line for each."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2.4 * SIZE[0], SIZE[1]), layout="constrained")
+        axes = figure.subplots()
+        for (name, values), marker, color in zip(series.items(), MARKERS, COLORS, strict=True):
+            axes.plot(when, values, color=color, marker=marker, markersize=4, label=name)
+        axes.set_ylabel("on the held-out rows")
+        locator = AutoDateLocator()
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    return _to_svg(figure, columns=5)
+
+
 def _axes(x: str, y: str) -> tuple[Figure, Axes]:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=SIZE, layout="constrained")
@@ -115,12 +133,12 @@ def _axes(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _to_svg(figure: Figure, *, has_legend: bool = True) -> str:
+def _to_svg(figure: Figure, *, has_legend: bool = True, columns: int = 3) -> str:
     """Return the SVG element alone, without the head of a file."""
     with mpl.rc_context(STYLE):
         if has_legend:
             # Above the plot, where it hides nothing.
-            figure.legend(loc="outside upper left", ncols=3, columnspacing=1, handlelength=1.5)
+            figure.legend(loc="outside upper left", ncols=columns, columnspacing=1, handlelength=1.5)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = file.getvalue()
