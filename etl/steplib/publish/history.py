@@ -17,6 +17,7 @@ METRICS = (*manifest.METRICS, "roc_auc")
 # No step writes a longer number or text; it would make the table too wide.
 LIMIT = 1e15
 WIDTH = 200
+YEARS = 2000, 2999
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
@@ -141,6 +142,7 @@ def _to_html(table: pd.DataFrame) -> str:
 def _draw(table: pd.DataFrame) -> str:
     """Return the metrics over time, as an SVG."""
     when = pd.to_datetime(table["run"], format=manifest.STAMP_FORMAT, errors="coerce")
-    measured = table.assign(when=when).dropna(subset=["when", METRICS[0]])
+    # A plot's axis cannot reach beyond the year 9999.
+    measured = table.assign(when=when.where(when.dt.year.between(*YEARS))).dropna(subset=["when", METRICS[0]])
     series = {name: measured[name].to_numpy() for name in METRICS}
-    return plots.draw_over_time(measured["when"].dt.to_pydatetime().tolist(), series) if len(measured) else ""
+    return plots.draw_over_time(measured["when"].to_numpy(), series) if len(measured) else ""

@@ -63,13 +63,14 @@ def count(benign: Array, malignant: Array, thresholds: Array) -> Cases:
 
 
 def wilson(successes: Counts, trials: Counts) -> tuple[Array, Array]:
-    """Return the ends of the 95 % intervals of proportions (Wilson 1927); NaN where there are no trials."""
+    """Return the ends of the 95 % intervals of proportions (Wilson 1927); 0 and 1 where there are no trials."""
     z = norm.isf((1 - CONFIDENCE) / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = successes / trials
         middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
         half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
+    # Where all or none succeed, an end is exactly 1 or 0, which rounding would miss.
+    return np.where(successes > 0, middle - half, 0.0), np.where(successes < trials, middle + half, 1.0)
 
 
 def roc(benign: Array, malignant: Array) -> Curve:

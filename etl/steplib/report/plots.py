@@ -3,7 +3,6 @@
 import io
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 # Where the home folder cannot be written, matplotlib would say so on stderr; it then works without a cache of fonts.
@@ -15,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from steplib.report.curves import Array, Bins, Curve
 
@@ -108,7 +108,7 @@ def draw_weights(names: Sequence[str], weights: Array) -> str:
     return _to_svg(figure, has_legend=False)
 
 
-def draw_over_time(when: Sequence[datetime], series: Mapping[str, Array]) -> str:
+def draw_over_time(when: NDArray[np.datetime64], series: Mapping[str, Array]) -> str:
     """Draw metrics of the held-out rows over time, a line for each."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(2.4 * SIZE[0], SIZE[1]), layout="constrained")
@@ -116,9 +116,10 @@ def draw_over_time(when: Sequence[datetime], series: Mapping[str, Array]) -> str
         for (name, values), marker, color in zip(series.items(), MARKERS, COLORS, strict=True):
             axes.plot(when, values, color=color, marker=marker, markersize=4, label=name)
         axes.set_ylabel("on the held-out rows")
-        locator = AutoDateLocator()
+        # The parts of matplotlib for dates have no types.
+        locator = AutoDateLocator()  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     return _to_svg(figure, columns=5)
 
 
