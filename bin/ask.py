@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "etl"))
 from steplib import settings
+from steplib.address import cloud_of
 from steplib.errors import PipelineError, explain
 from steplib.runs import manifest, opening
 
@@ -28,7 +29,7 @@ def ask_settings() -> list[str]:
 
 def locks(places: Iterable[str]) -> list[str]:
     """Return the names of the locks for these addresses."""
-    clouds = {settings.cloud_of(place) for place in places} - {None}
+    clouds = {cloud_of(place) for place in places} - {None}
     return [f"requirements-{cloud}.txt" for cloud in sorted(map(str, clouds))] or ["requirements-etl.txt"]
 
 

@@ -83,9 +83,9 @@ class Project(NamedTuple):
         module.write_text(code.replace(limit, shorter), encoding="utf-8")
 
     def artifacts(self) -> dict[str, bytes]:
-        """Return the content of the files that results/ shows, by their names."""
-        results = self.root / "results"
-        return {path.name: path.read_bytes() for path in results.iterdir() if path.is_file() and path.name[0] != "."}
+        """Return the content of the files that results/ shows, by their names; without the run's name on its page."""
+        shown = [path for path in (self.root / "results").iterdir() if path.is_file() and path.name[0] != "."]
+        return {path.name: path.read_bytes().replace(path.resolve().parent.name.encode(), b"RUN") for path in shown}
 
     def runs(self) -> list[Path]:
         """Return the runs' folders, oldest first."""

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, Project, wdbc_rows
 from fsspec import get_filesystem_class
 from object_store import SECRETS, ObjectStore, store
-from steplib import settings
+from steplib import envfile
 from steplib.errors import UnreachableError
 from steplib.source.address import redact
 from steplib.source.bucket import version
@@ -172,7 +172,7 @@ def test_what_is_shown_of_a_storage(url: str, shown: str) -> None:
 @pytest.fixture
 def in_process(source: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Prepare this process for reading an object: without a .env, and with no client of an earlier store."""
-    monkeypatch.setattr(settings, "ENV_FILE", tmp_path / "none")
+    monkeypatch.setattr(envfile, "ENV_FILE", tmp_path / "none")
     for name, value in source.environment.items():
         monkeypatch.setenv(name, value)
     client = get_filesystem_class(source.scheme)

@@ -21,7 +21,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from steplib.errors import DataError, MemoryShortError
 from steplib.model import fitting, newton, scoring, wide
-from steplib.model.scoring import Scores
+from steplib.model.metrics import Scores, score, wilson_interval
 from steplib.model.training import Part, read_training_rows
 from steplib.table import arrays, batches
 from steplib.table.pool import THIS_THREAD
@@ -228,7 +228,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
     y_true = rng.integers(0, 2, 1000)
     probability = np.clip(np.round(y_true * 0.2 + rng.random(1000) * 0.8, 2), 0, 1)
     y_pred = (probability > 0.5).astype(int)
-    found = scoring.score(scores_of(y_true, y_pred, probability, train_classes=[2, 1]))
+    found = score(scores_of(y_true, y_pred, probability, train_classes=[2, 1]))
 
     assert list(found)[:4] == ["accuracy", "precision", "recall", "f1_score"]
     for name in ("accuracy", "precision", "recall", "f1"):
@@ -260,15 +260,15 @@ def test_wilson_interval() -> None:
     z, n, p = 1.959963984540054, 50, 0.9
     centre, half = (p + z * z / 2 / n), z * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5
 
-    assert scoring.wilson_interval(45, n) == pytest.approx(
+    assert wilson_interval(45, n) == pytest.approx(
         [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)]
     )
-    assert scoring.wilson_interval(50, 50)[1] == 1.0
+    assert wilson_interval(50, 50)[1] == 1.0
 
 
 def test_model_that_never_predicts_m_has_precision_zero() -> None:
     """Without a positive prediction the precision is 0, and the step does not fail."""
-    found = scoring.score(scores_of(np.array([1, 0]), np.array([0, 0]), np.array([0.3, 0.3]), train_classes=[2, 1]))
+    found = score(scores_of(np.array([1, 0]), np.array([0, 0]), np.array([0.3, 0.3]), train_classes=[2, 1]))
 
     assert found["precision"] == 0
 
@@ -279,7 +279,7 @@ def test_test_rows_that_do_not_fit_are_counted(tmp_path: Path, monkeypatch: pyte
     def fail(*_args: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(scoring, "rank", fail)
+    monkeypatch.setattr("steplib.model.metrics.rank", fail)
     data = table(200)
     model = fit(data, tmp_path)
     rows = 200 - len(training_rows(data))

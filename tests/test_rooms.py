@@ -8,13 +8,15 @@ import pytest
 from conftest import ROOT, STEPS
 
 ETL = ROOT / "etl"
-GROUND = {"errors", "settings", "log", "storage"}
+GROUND = {"errors", "address", "envfile", "settings", "log", "storage"}
 # What each room may import besides itself.
 MAY_IMPORT = {
     "errors": set(),
-    "settings": {"errors"},
+    "address": {"errors"},
+    "envfile": {"errors"},
+    "settings": {"errors", "address", "envfile"},
     "log": {"errors"},
-    "storage": {"errors", "settings"},
+    "storage": {"errors", "address", "envfile"},
     "source": GROUND,
     "runs": GROUND,
     "table": GROUND,

@@ -286,10 +286,10 @@ def test_refused_write(project: Project, run_up_to: RunUpTo, name: str, blocks: 
 
 @pytest.fixture
 def small_disk(project: Project) -> Iterator[Path]:
-    """Mount a file system of 400 kB for the project's results and logs."""
+    """Mount a file system of 700 kB for the project's results and logs."""
     disk = project.root / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", disk], check=False)
     if mounted.returncode and not (os.environ.get("CI") and os.geteuid() == 0):
         pytest.skip("needs root: a small file system cannot be mounted here")
     assert mounted.returncode == 0
@@ -313,7 +313,7 @@ def test_full_disk(project: Project, small_disk: Path) -> None:
     assert "Traceback" not in done.stderr
 
     with pytest.raises(OSError, match="No space left"):
-        (small_disk / "filler").write_bytes(b"x" * 400_000)
+        (small_disk / "filler").write_bytes(b"x" * 700_000)
     done = project.pipeline()
     assert done.returncode == 74
     assert "No space left on device" in done.stderr

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from steplib import settings
+from steplib import envfile, settings
 from steplib.errors import SettingError
 from steplib.settings import read_settings
 from steplib.storage.places import open_storage
@@ -15,7 +15,7 @@ def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give every test its own .env and none of the machine's settings."""
     for name in settings.DEFAULTS:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")
+    monkeypatch.setattr(envfile, "ENV_FILE", tmp_path / ".env")
     return tmp_path / ".env"
 
 
@@ -23,7 +23,7 @@ def test_defaults() -> None:
     """Without any setting, the embedded data is the source."""
     found = read_settings()
 
-    assert (found.data_url, found.data_base) == ("data/wdbc.csv", settings.ROOT)
+    assert (found.data_url, found.data_base) == ("data/wdbc.csv", envfile.ROOT)
     assert (found.data_timeout, found.keep_runs, found.batch_bytes) == (30, 10, 4 << 20)
     assert settings.retry_pauses(settings.read_values()) == [5, 15]
 
@@ -31,7 +31,7 @@ def test_defaults() -> None:
 def test_environment_wins_over_file(env_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The environment wins over .env; a path given there is relative to the working directory."""
     env_file.write_text("\ufeffDATA_URL='from file.csv'\nexport KEEP_RUNS = 3 # few\n", encoding="utf-8")
-    assert (read_settings().data_url, read_settings().data_base) == ("from file.csv", settings.ROOT)
+    assert (read_settings().data_url, read_settings().data_base) == ("from file.csv", envfile.ROOT)
     assert read_settings().keep_runs == 3
 
     monkeypatch.setenv("DATA_URL", "from environment.csv")
@@ -106,10 +106,10 @@ def test_empty_variable_does_not_hide_a_line_of_the_file(
     assert settings.etl_python(settings.read_values()) == "7"
 
     monkeypatch.setenv("AWS_PROFILE", "")
-    settings.export_env_file()
+    envfile.export()
     assert os.environ["AWS_PROFILE"] == "7"
     env_file.write_text("AWS_REGION=\nAWS_PROFILE=8\n", encoding="utf-8")
-    settings.export_env_file()
+    envfile.export()
     assert os.environ["AWS_PROFILE"] == "7"
     assert "AWS_REGION" not in os.environ
 

@@ -167,7 +167,9 @@ def test_predict_that_contradicts_the_probability(project: Project) -> None:
     script.write_text(text, encoding="utf-8")
     log = Path(project.chain())
 
-    assert "for some test rows, predict contradicts their probability" in log.read_text(encoding="utf-8")
+    assert "for some test rows, the model's predict does not follow from their probability" in log.read_text(
+        encoding="utf-8"
+    )
     (run,) = project.runs()
     assert json.loads((run / "evaluation.json").read_bytes())["threshold"] is None
 

@@ -16,7 +16,7 @@ from sklearn.ensemble import AdaBoostClassifier, HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
-from steplib.model import fitting, scoring, validation
+from steplib.model import fitting, metrics, validation
 from steplib.model.training import read_training_rows
 from steplib.table.pool import THIS_THREAD
 from steplib.table.schema import fold_of, is_test
@@ -251,9 +251,9 @@ def test_estimates_are_those_of_the_files(project: Project, run_up_to: RunUpTo) 
         assert found["accuracy"] == pytest.approx(correct.mean(), rel=1e-12)
         assert found["true_positives"] == (correct & (rows["y_true"] == 1)).sum()
         assert found["brier_score"] == pytest.approx(((rows["probability"] - rows["y_true"]) ** 2).mean(), rel=1e-12)
-        area, precision = scoring.rank(*(rows["probability"][rows["y_true"] == i].to_numpy(copy=True) for i in (0, 1)))
+        area, precision = metrics.rank(*(rows["probability"][rows["y_true"] == i].to_numpy(copy=True) for i in (0, 1)))
         assert (found["roc_auc"], found["average_precision"]) == pytest.approx((area, precision), rel=1e-12)
-        assert found["accuracy_interval"] == scoring.wilson_interval(int(correct.sum()), len(rows))
+        assert found["accuracy_interval"] == metrics.wilson_interval(int(correct.sum()), len(rows))
     assert evaluation["cross_validated"]["all_rows"]["true_positives"] == 204
 
 

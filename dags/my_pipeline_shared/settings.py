@@ -3,9 +3,9 @@
 import re
 import sys
 
-from steplib import settings
+from steplib import envfile, settings
 
-ROOT = settings.ROOT
+ROOT = envfile.ROOT
 VALUES = settings.read_values()
 NAMED_SCHEDULES = "once|continuous|hourly|daily|weekly|monthly|quarterly|yearly"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from airflow.sdk import Asset, Context, Param, RetryDecision, RetryPolicy, literal
 from airflow.sdk.exceptions import AirflowFailException
+from steplib.address import check_storage_url
 from steplib.runs import manifest
 from steplib.runs.folders import stamp_of_log
 from steplib.runs.run import Run
-from steplib.settings import check_storage_url
 from steplib.source.address import redact
 
 from my_pipeline_shared.connection import WithConnection

@@ -1,6 +1,5 @@
 """The settings: the environment, then `.env` in the project's root, then the defaults. They are read nowhere else."""
 
-import io
 import os
 import re
 from dataclasses import dataclass
@@ -9,21 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from steplib import envfile
+from steplib.address import check_storage_url, cloud_of
+from steplib.envfile import ROOT
 from steplib.errors import SettingError
 
-ROOT = Path(__file__).resolve().parents[2]
-ENV_FILE = ROOT / ".env"
 ENVIRONMENT = "the environment"
 DAY = 86_400
 # Where Airflow keeps what it has fetched for a DAG bundle; it resets and removes these folders.
 BUNDLE = re.compile(r"/versions/[0-9a-f]{40}(/|$)|/tracking_repo(/|$)|/dag_bundles/")
-# The schemes of each cloud, by the name in its lock, requirements-<name>.txt.
-CLOUDS = {"s3": {"s3", "s3a"}, "gs": {"gs", "gcs"}, "azure": {"abfs", "abfss", "az"}}
-# fsspec has more, but runs cannot be written there, or others cannot read them.
-STORAGE_SCHEMES = {
-    *("file", "oss", "oci", "hdfs", "webhdfs", "webdav", "sftp", "ssh", "smb", "ftp"),
-    *(scheme for schemes in CLOUDS.values() for scheme in schemes),
-}
 # Systems refuse to start tens of thousands of threads.
 MOST_WORKERS = 1024
 
@@ -107,7 +100,7 @@ def read_settings() -> Settings:
 
 def read_values() -> dict[str, Value]:
     """Return every setting as it was written, by its name. Raises SettingError if `.env` cannot be read."""
-    in_file = _read_env_file()
+    in_file = envfile.read()
     return {name: _find(name, in_file) for name in DEFAULTS}
 
 
@@ -168,80 +161,15 @@ def pipeline_run_id() -> str | None:
     return os.environ.get("PIPELINE_RUN_ID") or None
 
 
-def export_env_file() -> None:
-    """Copy `.env` into the environment, where the clouds' libraries look for their credentials."""
-    for name, text in _read_env_file().items():
-        if text and not os.environ.get(name):
-            os.environ[name] = text
-
-
 def _find(name: str, in_file: dict[str, str]) -> Value:
     written = [
         Value(name, text.strip(), origin)
-        for text, origin in ((os.environ.get(name), ENVIRONMENT), (in_file.get(name), str(ENV_FILE)))
+        for text, origin in ((os.environ.get(name), ENVIRONMENT), (in_file.get(name), str(envfile.ENV_FILE)))
         if text is not None
     ]
     # An empty variable must not hide a line of .env: docker compose passes variables that nobody has set as empty.
     filled = [value for value in written if value.text]
     return [*filled, *written, Value(name, DEFAULTS[name], "the default")][0]
-
-
-def _read_env_file() -> dict[str, str]:
-    """Read `.env`; unlike python-dotenv alone, refuse a line that cannot be read instead of ignoring it."""
-    if not ENV_FILE.exists():
-        return {}
-    # Imported here so that runs without a .env do not pay for it.
-    from dotenv import dotenv_values
-    from dotenv.parser import parse_stream
-
-    try:
-        if not ENV_FILE.is_file():
-            raise IsADirectoryError
-        text = ENV_FILE.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{ENV_FILE}: expected a readable UTF-8 text file, found {type(error).__name__}; correct or remove it"
-        raise SettingError(msg) from error
-    for binding in parse_stream(io.StringIO(text)):
-        # A name in double quotes, or in a file saved as UTF-16, would be ignored.
-        odd = "\0" in binding.original.string or not re.fullmatch(r"[\w.-]*", binding.key or "")
-        if binding.error or odd:
-            msg = f"{ENV_FILE}, line {binding.original.line}: expected NAME=value; correct or remove the line"
-            raise SettingError(msg)
-    # A name without "=" has no value, which python-dotenv gives as None.
-    return {name: value or "" for name, value in dotenv_values(stream=io.StringIO(text)).items()}
-
-
-def cloud_of(url: str) -> str | None:
-    """Return the cloud of a URL, by the name in its lock; None for any other place."""
-    scheme, separator, _ = url.partition("://")
-    return next((cloud for cloud, schemes in CLOUDS.items() if separator and scheme.lower() in schemes), None)
-
-
-def check_storage_url(text: str, name: str) -> str:
-    """Return the address of a storage, with the scheme in lower case.
-
-    Raises SettingError for one with credentials, without showing it, or one where others would not find a run.
-    """
-    scheme, separator, rest = text.partition("://")
-    scheme = scheme.lower()
-    if separator and scheme.isalnum() and scheme not in STORAGE_SCHEMES:
-        expected = "a storage that runs can write to and others can read, like s3://bucket/prefix or file:///srv/models"
-        raise SettingError(f"{name}: expected {expected}, found {scheme}://; use a scheme that docs/storage.md lists")
-    user, at, _ = rest.partition("@")
-    # Azure writes container@account.
-    account = not at or (cloud_of(text) == "azure" and not re.search("[:/]", user))
-    # fsspec takes "::" for a chain of places.
-    plain = re.fullmatch(r"[^?#@]*@?[^?#@]+", rest) and "::" not in rest
-    if not separator or not plain or not account or not scheme.isalnum():
-        expected = "a URL like s3://bucket/prefix, without credentials, ?, # or ::"
-        way_out = "correct it, and keep credentials in the environment or .env"
-        raise SettingError(f"{name}: expected {expected}, found something else; {way_out}")
-    if scheme == "file":
-        rest = rest.removeprefix("localhost")
-        if not rest.startswith("/"):
-            found = "a relative path or a different machine"
-            raise SettingError(f"{name}: expected a full path, like file:///srv/models, found {found}; correct it")
-    return f"{scheme}://{rest}"
 
 
 def seconds(value: Value, least: float, most: float = DAY) -> float:

@@ -30,8 +30,8 @@ def reach_recall(
 ) -> Pipeline:
     """Return the model with the highest threshold at which the recall out of fold is reached, and log its price.
 
-    Where there are too many rows for cross-validation, the model's own probabilities of them serve: the difference is
-    nothing. Raises SettingError if there are too few M among these rows.
+    Where there are too many rows for cross-validation, the model's own probabilities of them serve; the difference is
+    then negligible. Raises SettingError if there are too few M among these rows.
     """
     if not recall:
         return model

@@ -13,7 +13,8 @@ from typing import Any
 
 from steplib.errors import DataError, PipelineError, UsageError, explain, printable
 from steplib.model import joblib
-from steplib.model.scoring import measure, rank_again
+from steplib.model.metrics import rank_again
+from steplib.model.scoring import measure
 from steplib.publish import publishing
 from steplib.publish.promotions import describe
 from steplib.publish.records import LATEST

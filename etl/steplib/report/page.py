@@ -67,7 +67,6 @@ def _name(text: str) -> str:
 def _model(record: Record, model: Pipeline, names: Sequence[str]) -> dict[str, Any]:
     return {
         "run": record["run"],
-        "started": record["started"][:16].replace("T", " ") + " UTC",
         "train_rows": record["steps"]["train"]["train_rows"],
         "classifier": type(split_threshold(model)[0]).__name__,
         "fixed": split_threshold(model)[1] is not None,

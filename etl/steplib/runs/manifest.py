@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+from steplib.envfile import ROOT
 from steplib.errors import DataError
-from steplib.settings import ROOT
 
 STEPS = ("data_loader", "transform", "train", "evaluate")
 NAME = "manifest.json"

@@ -41,8 +41,7 @@ def point_results_at(run: Run, names: Iterable[str]) -> None:
     """Point `results/<name>` at this run's artifacts, and `results/latest` at this run if it is finished.
 
     Names that show a later run's artifacts stay. Other runs are never put there, so that nothing is undone by repeating
-    a step, and a start that was in the future never counts later. A name goes if it shows what the same step made
-    earlier, and now has not made: it would not belong to the others.
+    a step, and a start that was in the future never counts later.
     """
     with results_locked(SECONDS_FOR_LOCK):
         records = all_runs()
@@ -53,15 +52,20 @@ def point_results_at(run: Run, names: Iterable[str]) -> None:
         for name in [*current, *([LATEST] if manifest.is_finished(records[run]) else [])]:
             if run_shown_by(results() / name) not in later or not (results() / name).exists():
                 _point(results() / name, Path(RUNS) / run.stamp / ("" if name == LATEST else name))
-        for link in results().iterdir():
-            shown = run_shown_by(link)
-            if shown is None or shown not in records or shown in later or link.name in records[run]["artifacts"]:
-                continue
-            if link.readlink() == Path(RUNS) / shown.stamp / link.name:
-                # A person may have links of their own beside these.
-                before = records[shown]["artifacts"].get(link.name)
-                if before is None or before["step"] in steps.values():
-                    link.unlink()
+        _remove_others(run, set(steps.values()), {other: records[other] for other in newest_first[len(later) :]})
+
+
+def _remove_others(run: Run, steps: set[str], records: dict[Run, manifest.Record]) -> None:
+    """Remove each name that shows what one of these steps made earlier, and in this run has not made."""
+    for link in results().iterdir():
+        shown = run_shown_by(link)
+        if shown not in records or link.name in records[run]["artifacts"]:
+            continue
+        # A person may have links of their own beside these.
+        if link.readlink() == Path(RUNS) / shown.stamp / link.name:
+            before = records[shown]["artifacts"].get(link.name)
+            if before is None or before["step"] in steps:
+                link.unlink()
 
 
 def _lacks(record: manifest.Record, step: str, name: str) -> bool:

@@ -4,7 +4,7 @@ import re
 from itertools import takewhile
 from urllib.parse import unquote
 
-from steplib.settings import STORAGE_SCHEMES
+from steplib.address import STORAGE_SCHEMES
 
 HIDDEN = "***"
 # The scheme, and with it Azure's container@, which is not a user.

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from steplib.address import check_storage_url
 from steplib.errors import SettingError, UnreachableError
-from steplib.settings import check_storage_url
 from steplib.source.address import redact
 from steplib.source.opening import CHUNK_BYTES, Source, check_before_last
 from steplib.storage.places import open_storage, translate_errors

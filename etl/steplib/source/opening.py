@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote
 
+from steplib.address import STORAGE_SCHEMES
+from steplib.envfile import ROOT
 from steplib.errors import SettingError, UnreachableError
-from steplib.settings import ROOT, STORAGE_SCHEMES
 from steplib.source.address import redact
 
 # The first chunk shows whether this is a CSV: it holds as much as csvfile.HEAD_BYTES.

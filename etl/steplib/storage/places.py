@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from steplib import envfile
+from steplib.address import CLOUDS, check_storage_url, cloud_of
 from steplib.errors import PipelineError, SettingError, StorageError, UnreachableError
-from steplib.settings import CLOUDS, check_storage_url, cloud_of, export_env_file
 from steplib.storage.refusal import is_refusal, status_of
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def open_storage(url: str) -> tuple["AbstractFileSystem", str]:
     from fsspec.core import url_to_fs
 
     url = check_storage_url(url, "the storage")
-    export_env_file()
+    envfile.export()
     # Without it, clients' warnings and tracebacks, which quote addresses, would go to stderr.
     logging.getLogger().addHandler(logging.NullHandler())
     # Otherwise gcsfs first asks Google by gRPC for the kind of the bucket, which a firewall may block for a minute.
