@@ -7,9 +7,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
@@ -214,6 +214,21 @@ def wait_until(happened: Callable[[], bool]) -> None:
 def wdbc_rows() -> list[str]:
     """Return the lines of the embedded data."""
     return (ROOT / "data" / "wdbc.csv").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[Any]:
+    """Start Chromium, which writes to its home folder: here a temporary one."""
+    program = shutil.which("chromium")
+    if not program and not os.environ.get("CI"):
+        pytest.skip("needs chromium: apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        environment = {**os.environ, "HOME": str(tmp_path)}
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"], env=environment)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

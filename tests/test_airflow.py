@@ -598,26 +598,15 @@ def test_output_with_a_wrong_last_line_is_an_error(airflow: Airflow, dag: str, l
 
 
 @pytest.fixture
-def page(airflow: Airflow) -> Iterator[Any]:
+def page(airflow: Airflow, chromium: Any) -> Any:
     """Open the DAG's page in Chromium, logged in with the printed password."""
-    chromium = shutil.which("chromium")
-    if not chromium and not os.environ.get("CI"):
-        pytest.skip("needs chromium: apt install chromium")
-    from playwright.sync_api import sync_playwright
-
     _, secret = printed_login(airflow.project)
-    with sync_playwright() as playwright:
-        # Chromium writes to the home folder: here that of the test project.
-        environment = airflow.project.environment()
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], env=environment)
-        context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-US")
-        page = context.new_page()
-        page.goto(f"{airflow.address}/dags/my_pipeline")
-        page.fill("input[name=username]", "admin")
-        page.fill("input[name=password]", secret)
-        page.click("button[type=submit]")
-        yield page
-        browser.close()
+    page = chromium.new_page(viewport={"width": 1280, "height": 800}, locale="en-US")
+    page.goto(f"{airflow.address}/dags/my_pipeline")
+    page.fill("input[name=username]", "admin")
+    page.fill("input[name=password]", secret)
+    page.click("button[type=submit]")
+    return page
 
 
 def test_trigger_by_clicking(airflow: Airflow, page: Any, tmp_path: Path, pytestconfig: pytest.Config) -> None:

@@ -3,11 +3,12 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Project, is_verified, wdbc_rows
+from conftest import ROOT, Project, is_verified, wdbc_rows
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_auc_score
 from steplib.report import by_class, curves
@@ -173,6 +174,28 @@ def test_page_is_made_once(project: Project) -> None:
     assert json.loads((run / "manifest.json").read_bytes())["artifacts"]["report.html"]["step"] == "evaluate"
     assert (project.root / "results" / "report.html").read_bytes() == page
     assert is_verified(project.step("runs", "verify", run.name))
+
+
+@pytest.mark.parametrize("width", [1000, 400])
+def test_page_in_a_browser(
+    project: Project, chromium: Any, tmp_path: Path, width: int, pytestconfig: pytest.Config
+) -> None:
+    """The page fits a desktop and a telephone, loads nothing, shows six plots, and prints."""
+    project.chain()
+    page = chromium.new_page(viewport={"width": width, "height": 790})
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: asked.append(message.text))
+    page.goto(f"file://{project.runs()[0]}/report.html")
+
+    assert len(asked) == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = [plot.bounding_box() for plot in page.locator("figure > svg").all()]
+    assert len(boxes) == 6
+    assert all(box["width"] > 250 and box["height"] > 150 and box["x"] + box["width"] <= width for box in boxes)
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    is_wanted = pytestconfig.getoption("--pictures") and width == 1000
+    page.screenshot(path=(ROOT / "images" if is_wanted else tmp_path) / "report.png")
 
 
 @pytest.mark.parametrize("value", ["2", "yes", "-1"])
