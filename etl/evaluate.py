@@ -37,17 +37,18 @@ def evaluate(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any
     metrics = measured.metrics
     with run.writing("evaluation.json", difference.of_metric_files) as part:
         part.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    has_page = run.has("report.html") or not run.is_finished
-    if not run.is_finished:
+    made = {"predictions.csv": metrics["test_rows"], "evaluation.json": None}
+    if run.has("report.html"):
+        made["report.html"] = None
+    if run.is_due("report.html"):
         from steplib.report import page
 
         with run.writing("report.html") as part:
             page.write(part, run.folder, model, measured, settings)
+        made["report.html"] = None
     for line in summarize(metrics):
         log.info(line)
-    facts = {"metrics": metrics, "batch_bytes": settings.batch_bytes}
-    made = {"predictions.csv": metrics["test_rows"], "evaluation.json": None}
-    return facts | {"artifacts": made | ({"report.html": None} if has_page else {})}
+    return {"metrics": metrics, "batch_bytes": settings.batch_bytes, "artifacts": made}
 
 
 def publish(run: Run, settings: Settings, log: logging.Logger) -> None:

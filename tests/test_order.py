@@ -514,7 +514,8 @@ def test_state_in_a_different_folder(project: Project, tmp_path: Path) -> None:
     """With STATE_DIR, everything that runs write is in that folder, and the scripts find it there."""
     state = tmp_path / "the state"
     before = sorted(project.root.rglob("*"))
-    done = project.pipeline(STATE_DIR=str(state), PYTHONDONTWRITEBYTECODE="1")
+    # matplotlib keeps a list of the fonts in the home folder.
+    done = project.pipeline(STATE_DIR=str(state), PYTHONDONTWRITEBYTECODE="1", HOME=str(tmp_path))
 
     assert done.returncode == 0, done.stderr
     assert f"Results: {state}/results/runs/" in done.stdout

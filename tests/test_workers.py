@@ -135,8 +135,13 @@ def test_each_step_on_another_worker(workers: list[Project], place: Place) -> No
     copy = place.files().cat_file(f"{published}/{Path(log).name}").decode()
     assert said.startswith(copy)
     assert copy.splitlines()[-1].rpartition(" in ")[0].endswith("[EVALUATE]: done")
-    for name in ARTIFACTS - {"model.pkl"}:
+    # The page names its run, and the versions of the packages that were imported.
+    for name in ARTIFACTS - {"model.pkl", "report.html"}:
         assert place.files().cat_file(f"{published}/{name}") == (workers[2].root / "results" / name).read_bytes(), alone
+    page = place.files().cat_file(f"{published}/report.html").decode()
+    own = (workers[2].root / "results" / "report.html").read_text(encoding="utf-8")
+    shown, expected = page.replace(stamp_of(log), ""), own.replace(stamp_of(alone), "")
+    assert shown.partition("<td>versions</td>")[0] == expected.partition("<td>versions</td>")[0]
     latest = f"{place.settings['STORAGE_URL']}/latest.json"
     assert is_verified(workers[2].step("runs", "verify", latest, **place.settings))
 

@@ -127,10 +127,12 @@ class Run:
         self._check_input(name, made, None if content is None else hashlib.sha256(content).hexdigest())
         return BytesIO(content or b"")
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether every step is done; nothing of the run changes then."""
-        return manifest.is_finished(manifest.read(self.folder))
+    def is_due(self, name: str) -> bool:
+        """Return whether to make an artifact that is never made again once the run is finished, unless it was lost."""
+        record = manifest.read(self.folder)
+        made = record["artifacts"].get(name)
+        is_lost = made is not None and self._bring(name, made) != made["sha256"]
+        return is_lost or not manifest.is_finished(record)
 
     def has(self, name: str) -> bool:
         """Return whether an earlier step has recorded an artifact that not every run has."""
