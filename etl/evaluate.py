@@ -3,7 +3,7 @@
 Reads     model.pkl as it was written (its hash is checked before it is unpickled), clear_data.csv: the test rows;
           cross_validation.csv, if the run has one.
 Writes    predictions.csv: id,y_true,y_pred,probability (1 = M); evaluation.json: the metrics, positive class M;
-          report.html: a page about the model, once for each run.
+          report.html: a page about the model; once the run is finished, only if it was lost.
 Refuses   with 65: a model.pkl or clear_data.csv that earlier steps did not write;
           with 71: more test rows than fit in memory (8 bytes each, and more while they are sorted).
 Then      results/latest points to this run; with STORAGE_URL set, it is published there. If publishing fails (75, which

@@ -25,7 +25,7 @@ from steplib.table.pool import THIS_THREAD, Pool
 from steplib.table.rows import quote
 from steplib.table.schema import FOLDS, fold_of, is_test
 
-# Beyond, the test rows alone give a precise estimate, and ten more fits would take long.
+# Beyond, there are about 25,000 test rows or more, and ten more fits would take long.
 MOST_ROWS = 100_000
 
 Folds = NDArray[np.int64]

@@ -13,9 +13,9 @@ from steplib.table.pool import THIS_THREAD, Pool
 from steplib.table.schema import share_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# Quantiles of fewer rows would nearly show a patient's own values.
+# Quantiles of fewer values could reveal those of single patients.
 LEAST_ROWS = 20
-# Quantiles of as many are precise to about a hundredth in rank.
+# Quantiles of this many rows are precise to about a hundredth in rank; those of a rare class are less so.
 SAMPLE = 20_000
 MOST_FEATURES = 100
 

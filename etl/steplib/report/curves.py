@@ -1,4 +1,4 @@
-"""The numbers of a run's page, from the probabilities of M of its B rows and of its M rows, each ascending."""
+"""The numbers of a run's page. benign, malignant: the probabilities of M of the rows of each class, ascending."""
 
 from typing import NamedTuple
 
@@ -95,7 +95,7 @@ def _cuts(benign: Array, malignant: Array) -> Array:
 
 
 def _thin(rows: Array) -> Array:
-    """Return the first, the last and evenly many of the rows between them."""
+    """Return at most half of MOST_POINTS rows, evenly spaced, with the first and the last."""
     if len(rows) <= MOST_POINTS // 2:
         return rows
     return rows[np.linspace(0, len(rows) - 1, MOST_POINTS // 2).round().astype(np.int64)]

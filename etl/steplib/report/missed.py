@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.pipeline import Pipeline
 
 from steplib.errors import printable
 from steplib.model.scoring import Measured
-from steplib.model.threshold import DEFAULT
+from steplib.model.threshold import is_called, split_threshold
 
 # The ends of the ranges in which the missed are counted.
 ENDS = (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
-MOST_IDS, LONGEST_ID = 200, 60
+MOST_IDS, LONGEST_TEXT = 200, 60
 
 
 class Missed(NamedTuple):
@@ -25,21 +26,28 @@ class Missed(NamedTuple):
 
 
 def count(measured: Measured) -> list[Missed]:
-    """Count the missed M by their probability: as many as the metrics have, those of the lowest."""
+    """Count the missed M by probability: they are the M with the lowest, as many as the metrics count."""
     cases = (measured.metrics["cross_validated"] or {"all_rows": measured.metrics})["all_rows"]
     counts = np.histogram(measured.malignant[: cases["false_negatives"]], ENDS)[0].tolist()
     return [Missed(*row) for row in zip(counts, ENDS[:-1], ENDS[1:], strict=True) if row[0]]
 
 
-def read_ids(run: Path, metrics: Mapping[str, Any]) -> list[str]:
+def read_ids(run: Path, model: Pipeline, metrics: Mapping[str, Any]) -> list[str]:
     """Return the ids of the missed M in a run's CSVs, those of the lowest probability first, at most MOST_IDS."""
-    threshold = DEFAULT if metrics["threshold"] is None else metrics["threshold"]
+    _, threshold = split_threshold(model)
     names = ["predictions.csv", *(["cross_validation.csv"] if metrics["cross_validated"] else [])]
     found = []
     for name in names:
         with (run / name).open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                called = row["y_pred"] == "1" if "y_pred" in row else float(row["probability"]) >= threshold
+                probability = float(row["probability"])
+                called = row["y_pred"] == "1" if "y_pred" in row else bool(is_called(np.array(probability), threshold))
                 if row["y_true"] == "1" and not called:
-                    found.append((float(row["probability"]), row["id"]))
-    return [printable(record_id)[:LONGEST_ID] for _, record_id in sorted(found)[:MOST_IDS]]
+                    found.append((probability, row["id"]))
+    return [shorten(record_id) for _, record_id in sorted(found)[:MOST_IDS]]
+
+
+def shorten(text: str) -> str:
+    """Return a text from the data in one line and not too long, so that it cannot make the page large."""
+    text = printable(text)
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"

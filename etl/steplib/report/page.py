@@ -21,30 +21,29 @@ from steplib.table.pool import open_pool
 TEMPLATE = Path(__file__).with_name("page.html")
 SHOWN_METRICS = {
     "accuracy": "accuracy",
-    "recall": "sensitivity (recall): of all M, found",
-    "precision": "precision: of those called M, right",
+    "recall": "sensitivity (recall): of all M, the share found",
+    "specificity": "specificity: of all B, the share called B",
+    "precision": "precision (PPV): of those called M, the share that is M",
     "roc_auc": "area under the ROC curve",
     "brier_score": "Brier score (0 is perfect)",
-    "baseline_accuracy": "accuracy of always saying the more common class",
+    "baseline_accuracy": "accuracy of always predicting the more common class",
 }
 NET_BENEFIT_AT = np.arange(0.01, 1, 0.01)
 MOST_WEIGHTS = 30
-# So that names of columns cannot make the page large.
-LONGEST_NAME = 60
 Record = Mapping[str, Any]
 
 
 def write(path: Path, run: Path, model: Pipeline, measured: Measured, settings: Settings) -> None:
-    """Write the page of a run; `run`: its folder, with the manifest, clear_data.csv and what the metrics are from."""
+    """Write the page of a run; `run`: its folder, with the manifest and the CSVs."""
     record = manifest.read(run)
     rows = record["artifacts"]["clear_data.csv"]["rows"]
     with open_pool(settings.workers, settings.dask_scheduler) as pool:
         classes = summarize(run / "clear_data.csv", rows, settings.batch_bytes, pool)
-    missed_ids = missed.read_ids(run, measured.metrics) if settings.report_ids else []
+    missed_ids = missed.read_ids(run, model, measured.metrics) if settings.report_ids else []
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["share"] = lambda value: "-" if value is None or np.isnan(value) else f"{value:.3f}"
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    names = [_name(name) for name in model[0].feature_names_in_]
+    names = [missed.shorten(name) for name in model[0].feature_names_in_]
     context = {
         **_model(record, model, names),
         **_estimates(measured),
@@ -59,17 +58,13 @@ def write(path: Path, run: Path, model: Pipeline, measured: Measured, settings: 
     path.write_text(template.render(context), encoding="utf-8")
 
 
-def _name(text: str) -> str:
-    text = printable(text)
-    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
-
-
 def _model(record: Record, model: Pipeline, names: Sequence[str]) -> dict[str, Any]:
     return {
         "run": record["run"],
         "train_rows": record["steps"]["train"]["train_rows"],
         "classifier": type(split_threshold(model)[0]).__name__,
         "fixed": split_threshold(model)[1] is not None,
+        "min_recall": record["steps"]["train"]["min_recall"] or "none",
         "features": len(names),
         "weights_shown": MOST_WEIGHTS,
         "weights_left_out": len(names) > MOST_WEIGHTS,
@@ -84,6 +79,10 @@ def _estimates(measured: Measured) -> dict[str, Any]:
     if validated := metrics["cross_validated"]:
         found = [{**validated["all_rows"], "name": "all rows"}, held_out]
         found.append({**validated["out_of_fold"], "name": "training rows, cross-validated"})
+    for estimate in found:
+        negatives, called = (estimate[a] + estimate["false_positives"] for a in ("true_negatives", "true_positives"))
+        estimate["specificity"] = estimate["true_negatives"] / negatives if negatives else None
+        estimate["precision"] = estimate["precision"] if called else None
     return {
         "estimates": found,
         "main": found[0],
@@ -99,6 +98,7 @@ def _curves(model: Pipeline, measured: Measured) -> dict[str, Any]:
     net_benefit = curves.net_benefit(benign, malignant, NET_BENEFIT_AT)
     return {
         "prevalence": prevalence,
+        "mean": float(np.concatenate([benign, malignant]).mean()),
         "thresholds": _thresholds(measured, is_fixed=split_threshold(model)[1] is not None),
         "recalibration": curves.recalibrate(benign, malignant),
         "plots": {

@@ -22,14 +22,17 @@ def items(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[s
         ("9. Predictors", f"all columns from the third on; how they were measured: {OPEN}"),
         (
             "10. Sample size",
-            "{train_rows} training and {test_rows} test rows; why so many: ".format(**metrics) + OPEN,
+            "{train_rows} training and {test_rows} test rows; reason for this size: ".format(**metrics) + OPEN,
         ),
-        ("11. Missing data", "counts by feature and class: under The data; filled with the mean of the training rows"),
-        ("12. Analytical methods", f"{metrics['classifier']}; settings: under How it was made"),
-        ("13. Class imbalance", f"no weighting; threshold {metrics['threshold']}"),
+        (
+            "11. Missing data",
+            "counts: under The data; how they are filled: in the Pipeline of model.pkl",
+        ),
+        ("12. Analytical methods", f"{metrics['classifier']}; split and settings: under How it was made"),
+        ("13. Class imbalance", "no resampling; weighting, if any, is a setting of the classifier"),
         ("14. Fairness", OPEN),
-        ("15. Model output", "the probability of M, and M or B by the threshold"),
-        ("16. Training versus evaluation", str(train["split"])),
+        ("15. Model output", f"the probability of M; M or B by the threshold, {_origin(metrics, train)}"),
+        ("16. Training versus evaluation", f"one source, divided by the id; differences, if any: {OPEN}"),
         ("17 to 19. Ethical approval, open science, involvement of patients", OPEN),
         ("20. Participants in the results", f"numbers by class: under The data; characteristics: {OPEN}"),
         ("21 and 22. Model development and specification", "model.pkl of this run, a scikit-learn Pipeline"),
@@ -37,3 +40,9 @@ def items(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[s
         ("24. Model updating", "trained anew by each run"),
         ("25 to 27. Interpretation, limitations, usability", OPEN),
     ]
+
+
+def _origin(metrics: Mapping[str, Any], train: Mapping[str, Any]) -> str:
+    if metrics["threshold"] is None:
+        return "which the classifier decides in its own way"
+    return "chosen for MIN_RECALL" if train["min_recall"] else "not chosen from the data"
