@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,25 +121,48 @@ def test_data_by_class(tmp_path: Path, batch_bytes: int, monkeypatch: pytest.Mon
     path = tmp_path / "clear_data.csv"
     data.to_csv(path, index=False)
 
-    for target, found in enumerate(by_class.summarize(path, 400, batch_bytes)):
+    for target, found in enumerate(by_class.summarize(path, (200, 200), batch_bytes)):
         rows = data[data["target"] == target]
         assert found.rows == found.sampled == len(rows)
         assert found.missing.tolist() == [0, rows["b"].isna().sum()]
         assert found.quantiles[0] == pytest.approx(np.quantile(rows["a"], by_class.QUANTILES))
-    monkeypatch.setattr(by_class, "SAMPLE", 100)
-    sampled = [part.sampled for part in by_class.summarize(path, 400, batch_bytes)]
-    assert sampled == [part.sampled for part in by_class.summarize(path, 400)]
-    assert 60 < sum(sampled) < 140
+    monkeypatch.setattr(by_class, "SAMPLE", 50)
+    sampled = by_class.summarize(path, (200, 200), batch_bytes)
+    assert [part.sampled for part in sampled] == [50, 50]
+    for found, expected in zip(sampled, by_class.summarize(path, (200, 200)), strict=True):
+        assert found.quantiles == pytest.approx(expected.quantiles, abs=0)
 
 
-def test_no_quantiles_of_few_rows(tmp_path: Path) -> None:
-    """Those of a class under 20 rows would nearly show a patient's own values."""
-    data = pd.DataFrame({"id": range(60), "target": [1] * 19 + [0] * 41, "a": np.arange(60.0)})
+def test_sample_of_few_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ids have many rows, each class has its full sample, in which every id has its share."""
+    monkeypatch.setattr(by_class, "SAMPLE", 1000)
+    ids = np.tile(np.arange(40), 500)
+    data = pd.DataFrame({"id": ids, "target": np.arange(20_000) % 16 == 0, "a": ids + np.arange(20_000) / 1e6})
+    data["target"] = data["target"].astype(int)
+    path = tmp_path / "clear_data.csv"
+    data.to_csv(path, index=False)
+    benign, malignant = by_class.summarize(path, (18_750, 1250))
+
+    assert (benign.sampled, malignant.sampled) == (1000, 1000)
+    whole = np.quantile(data["a"][data["target"] == 0], by_class.QUANTILES)
+    assert benign.quantiles[0] == pytest.approx(whole, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("ids", "has_any"),
+    [(range(20), True), (range(19), False), ([*range(19), *[0] * 400], False), ([*range(20), *[0] * 400], True)],
+)
+def test_no_quantiles_of_few_patients(tmp_path: Path, ids: Sequence[int], *, has_any: bool) -> None:
+    """Those of a class under 20 values, or with values of fewer ids, would nearly show a patient's own values."""
+    rows = len(ids)
+    data = pd.DataFrame({"id": [*ids, *range(1000, 1040)], "target": [1] * rows + [0] * 40})
+    data["a"], data["b"] = np.arange(rows + 40.0), np.where(data["id"] == 1, np.nan, np.arange(rows + 40.0))
     data.to_csv(tmp_path / "clear_data.csv", index=False)
-    benign, malignant = by_class.summarize(tmp_path / "clear_data.csv", 60)
+    benign, malignant = by_class.summarize(tmp_path / "clear_data.csv", (40, rows))
 
-    assert benign.quantiles.shape == (1, 5)
-    assert not len(malignant.quantiles)
+    assert not np.isnan(benign.quantiles).any()
+    # Without the value of one id, there are too few for "b" in any case.
+    assert np.isnan(malignant.quantiles).all(axis=1).tolist() == [not has_any, True]
 
 
 def test_page_shows_no_patient(project: Project, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The data of a run by class: rows, missing values, quantiles."""
 
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +13,9 @@ from steplib.table.pool import THIS_THREAD, Pool
 from steplib.table.schema import share_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# Quantiles of fewer values could reveal those of single patients.
+# Quantiles of fewer values, or of fewer ids, could reveal those of single patients.
 LEAST_ROWS = 20
-# Quantiles of this many rows are precise to about a hundredth in rank; those of a rare class are less so.
+# Of each class; quantiles of this many rows are precise to about a hundredth in rank.
 SAMPLE = 20_000
 MOST_FEATURES = 100
 
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 class OfClass(NamedTuple):
     """The rows of one class; `missing` and `quantiles` have a row for each feature, in the file's order.
 
-    `quantiles`: (features, 5), NaN without a value; empty for a class that is too small. `sampled`: of how many rows.
+    `quantiles`: (features, 5), NaN where there are too few values or ids; `sampled`: of how many rows they are.
     """
 
     rows: int
@@ -34,47 +34,74 @@ class OfClass(NamedTuple):
     sampled: int
 
 
-class _Batch(NamedTuple):
-    rows: NDArray[np.int64]
+class _Part(NamedTuple):
+    """Rows of one class; `ids`, `values` and `keys`, which are as good as random, are those of a sample."""
+
+    rows: int
     missing: NDArray[np.int64]
-    sample: tuple[Array, Array]
+    ids: NDArray[np.object_]
+    values: Array
+    keys: Array
 
 
-def summarize(clear: Csv, rows: int, batch_bytes: int = WHOLE, pool: Pool = THIS_THREAD) -> tuple[OfClass, OfClass]:
-    """Return what a clear_data.csv has of B and of M; `rows`: how many it has in all.
+def summarize(
+    clear: Csv, expected: tuple[float, float], batch_bytes: int = WHOLE, pool: Pool = THIS_THREAD
+) -> tuple[OfClass, OfClass]:
+    """Return what a clear_data.csv has of B and of M; `expected`: about how many rows of each.
 
-    Beyond SAMPLE rows, the id decides which rows the quantiles are of, so that neither batches nor order matter.
+    The quantiles are those of at most SAMPLE rows of a class. The row alone decides whether it is among them, so that
+    neither batches nor order matter.
     """
     (_, names), (first_line, _) = first_rows(clear)
-    features = len(names) - 2
-    read = partial(_read, features=features, share=SAMPLE / rows)
-    batches = list(pool.map(read, split(clear, batch_bytes, first_line)))
-    return _of_class(batches, 0), _of_class(batches, 1)
+    # Twice as many as are kept, since the number of rows is not exact.
+    read = partial(_read, features=len(names) - 2, shares=[2 * SAMPLE / rows for rows in expected])
+    benign, malignant = reduce(_add_classes, pool.map(read, split(clear, batch_bytes, first_line)))
+    return _of_class(benign), _of_class(malignant)
 
 
-def _read(batch: Batch, features: int, share: float) -> _Batch:
+def _read(batch: Batch, features: int, shares: list[float]) -> tuple[_Part, _Part]:
     table = read_clear(batch, features)
-    shown = table.features[:, :MOST_FEATURES]
-    chosen = np.array([share_of(record_id) < share for record_id in table.ids], dtype=bool)
-    masks = [table.target == i for i in (0, 1)]
-    return _Batch(
-        rows=np.array([mask.sum() for mask in masks]),
-        missing=np.array([np.isnan(shown[mask]).sum(axis=0) for mask in masks]),
-        sample=(shown[masks[0] & chosen], shown[masks[1] & chosen]),
-    )
+    # All rows of an id would be a sample of few patients where each has many.
+    rows = zip(table.ids, np.ascontiguousarray(table.features), strict=True)
+    keys = np.array([share_of(record_id + row.tobytes().hex()) for record_id, row in rows])
+    ids, shown = np.array(table.ids, dtype=object), table.features[:, :MOST_FEATURES]
+
+    def select(target: int) -> _Part:
+        mask = table.target == target
+        chosen = mask & (keys < shares[target])
+        missing = np.isnan(shown[mask]).sum(axis=0)
+        return _Part(int(mask.sum()), missing, ids[chosen], shown[chosen], keys[chosen])
+
+    return select(0), select(1)
 
 
-def _of_class(batches: list[_Batch], number: int) -> OfClass:
-    sample = np.concatenate([batch.sample[number] for batch in batches])
-    quantiles = np.array([_quantiles(column) for column in sample.T]) if len(sample) >= LEAST_ROWS else np.empty((0, 5))
-    return OfClass(
-        rows=int(sum(batch.rows[number] for batch in batches)),
-        missing=sum((batch.missing[number] for batch in batches), np.zeros(sample.shape[1], dtype=np.int64)),
-        quantiles=quantiles,
-        sampled=len(sample),
-    )
+def _add_classes(one: tuple[_Part, _Part], other: tuple[_Part, _Part]) -> tuple[_Part, _Part]:
+    return _add(one[0], other[0]), _add(one[1], other[1])
 
 
-def _quantiles(column: Array) -> Array:
-    present = column[~np.isnan(column)]
-    return np.quantile(present, QUANTILES) if len(present) >= LEAST_ROWS else np.full(len(QUANTILES), np.nan)
+def _add(one: _Part, other: _Part) -> _Part:
+    sample = [np.concatenate(pair) for pair in zip(one[2:], other[2:], strict=True)]
+    return _limit(_Part(one.rows + other.rows, one.missing + other.missing, *sample))
+
+
+def _limit(part: _Part) -> _Part:
+    """Return a part with the SAMPLE rows of the lowest keys."""
+    if len(part.keys) <= SAMPLE:
+        return part
+    kept = np.argsort(part.keys)[:SAMPLE]
+    return part._replace(ids=part.ids[kept], values=part.values[kept], keys=part.keys[kept])
+
+
+def _of_class(part: _Part) -> OfClass:
+    part = _limit(part)
+    _, patients = np.unique(part.ids, return_inverse=True)
+    quantiles = np.array([_quantiles(column, patients) for column in part.values.T])
+    return OfClass(part.rows, part.missing, quantiles, len(part.keys))
+
+
+def _quantiles(column: Array, patients: NDArray[np.int64]) -> Array:
+    is_present = ~np.isnan(column)
+    # At least as many values as ids.
+    if len(np.unique(patients[is_present])) < LEAST_ROWS:
+        return np.full(len(QUANTILES), np.nan)
+    return np.quantile(column[is_present], QUANTILES)

@@ -12,7 +12,7 @@ from steplib.errors import printable
 from steplib.model.scoring import Measured
 from steplib.model.threshold import DEFAULT, split_threshold
 from steplib.report import curves, missed, plots, tripod
-from steplib.report.by_class import LEAST_ROWS, MOST_FEATURES, QUANTILES, SAMPLE, OfClass, summarize
+from steplib.report.by_class import LEAST_ROWS, MOST_FEATURES, QUANTILES, OfClass, summarize
 from steplib.report.curves import Array
 from steplib.runs import manifest
 from steplib.settings import Settings
@@ -38,7 +38,9 @@ def write(path: Path, run: Path, model: Pipeline, measured: Measured, settings: 
     record = manifest.read(run)
     rows = record["artifacts"]["clear_data.csv"]["rows"]
     with open_pool(settings.workers, settings.dask_scheduler) as pool:
-        classes = summarize(run / "clear_data.csv", rows, settings.batch_bytes, pool)
+        judged = len(measured.benign), len(measured.malignant)
+        expected = rows * judged[0] / sum(judged), rows * judged[1] / sum(judged)
+        classes = summarize(run / "clear_data.csv", expected, settings.batch_bytes, pool)
     missed_ids = missed.read_ids(run, model, measured.metrics) if settings.report_ids else []
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["share"] = lambda value: "-" if value is None or np.isnan(value) else f"{value:.3f}"
@@ -130,19 +132,17 @@ def _data(names: Sequence[str], classes: tuple[OfClass, OfClass]) -> dict[str, A
     named, rows = dict(zip("BM", classes, strict=True)), []
     for number, name in enumerate(names[:MOST_FEATURES]):
         for label, part in named.items():
-            values = part.quantiles[number] if len(part.quantiles) else [np.nan] * len(QUANTILES)
-            shown = ["-" if np.isnan(value) else _three_digits(value) for value in values]
+            shown = ["-" if np.isnan(value) else _three_digits(value) for value in part.quantiles[number]]
             missing = int(part.missing[number])
             rows.append({"name": name if label == "B" else "", "class": label, "missing": missing, "quantiles": shown})
-    sampled = sum(part.sampled for part in classes)
     return {
         "classes": named,
         "by_class": rows,
         "quantile_names": [f"{quantile:.0%}" for quantile in QUANTILES],
-        "sampled": sampled if sum(part.rows for part in classes) > SAMPLE else 0,
+        "sampled": any(part.sampled < part.rows for part in classes),
         "left_out": len(names) > MOST_FEATURES,
         "shown": MOST_FEATURES,
-        "too_small": any(not len(part.quantiles) or np.isnan(part.quantiles).any() for part in classes),
+        "too_small": any(np.isnan(part.quantiles).any() for part in classes),
         "least_rows": LEAST_ROWS,
     }
 
