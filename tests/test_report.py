@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, Project, is_verified, wdbc_rows
+from conftest import ROOT, Project, RunUpTo, copy_runs, is_verified, wdbc_rows
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_auc_score
 from steplib.report import by_class, curves
@@ -198,6 +199,32 @@ def test_page_is_made_once(project: Project) -> None:
     assert json.loads((run / "manifest.json").read_bytes())["artifacts"]["report.html"]["step"] == "evaluate"
     assert (project.root / "results" / "report.html").read_bytes() == page
     assert is_verified(project.step("runs", "verify", run.name))
+
+
+def test_page_does_not_depend_on_the_user(project: Project, run_up_to: RunUpTo, tmp_path: Path) -> None:
+    """Neither a backend, nor a matplotlibrc, nor a home folder that cannot be written changes the page."""
+    log = run_up_to("train")
+    backup = tmp_path / "train"
+    copy_runs(project.root, backup)
+    assert project.step("evaluate", log).returncode == 0
+    (run,) = project.runs()
+    page = (run / "report.html").read_bytes()
+    for part in ("results", "logs"):
+        shutil.rmtree(project.root / part)
+    copy_runs(backup, project.root)
+    (tmp_path / "matplotlibrc").write_text(
+        "text.usetex: True\naxes.facecolor: red\nlines.linewidth: 9\nbackend: none\nsvg.fonttype: path\n",
+        encoding="utf-8",
+    )
+    (temporary := tmp_path / "temporary").mkdir()
+    user = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "HOME": "/dev/null", "TMPDIR": str(temporary)}
+    done = project.step("evaluate", log, cwd=tmp_path, **user)
+
+    assert done.returncode == 0, done.stderr
+    assert (run / "report.html").read_bytes() == page
+    assert not list(temporary.iterdir())
+    assert "WARNING" not in done.stderr
+    assert "atplotlib" not in done.stderr
 
 
 @pytest.mark.parametrize("width", [1000, 400])

@@ -2,18 +2,29 @@
 
 import io
 import logging
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Where the home folder cannot be written, matplotlib would say so on stderr; it then works without a cache of fonts.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
+# Nothing is shown in a window or a notebook, and matplotlib fails at a name that it does not know.
+os.environ.pop("MPLBACKEND", None)
+FOLDER = os.environ.get("MPLCONFIGDIR", "")
 
 # ruff: noqa: E402 - only now, because importing matplotlib logs
-import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
+try:
+    import matplotlib as mpl
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.figure import Figure
+finally:
+    # A temporary folder, if it could not use its own. It has read and written there all that it will; what it does at
+    # the interpreter's exit to remove it is never done, because steps end at once.
+    if (made := os.environ.get("MPLCONFIGDIR", "")) != FOLDER:
+        shutil.rmtree(made, ignore_errors=True)
 from numpy.typing import NDArray
 
 from steplib.report.curves import Array, Bins, Curve
@@ -32,6 +43,8 @@ STYLE: Any = {
     "legend.frameon": False,
     "axes.axisbelow": True,
 }
+# A matplotlibrc of the user's must not change the page; the backend is not used.
+mpl.rcParams.update({name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"} | STYLE)
 SIZE = (4.2, 3.6)
 # Dark and light enough to differ in grey, and for the colour-blind (Okabe and Ito).
 M, B, OTHER = "#0072b2", "#e69f00", "#666666"
@@ -97,50 +110,46 @@ def draw_scores(benign: Array, malignant: Array, threshold: float | None) -> str
 
 def draw_weights(names: Sequence[str], weights: Array) -> str:
     """Draw weights as bars, the first at the top."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2 * SIZE[0], 0.6 + 0.2 * len(names)), layout="constrained")
-        axes = figure.subplots()
-        axes.barh(range(len(names)), weights, color=[M if weight > 0 else B for weight in weights])
-        # Otherwise matplotlib would take a $ for the start of a formula.
-        axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])
-        axes.invert_yaxis()
-        axes.set_xlabel("weight per standard deviation (right: towards M)")
+    figure = Figure(figsize=(2 * SIZE[0], 0.6 + 0.2 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(range(len(names)), weights, color=[M if weight > 0 else B for weight in weights])
+    # Otherwise matplotlib would take a $ for the start of a formula.
+    axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])
+    axes.invert_yaxis()
+    axes.set_xlabel("weight per standard deviation (right: towards M)")
     return _to_svg(figure, has_legend=False)
 
 
 def draw_over_time(when: NDArray[np.datetime64], series: Mapping[str, Array]) -> str:
     """Draw metrics of the held-out rows over time, a line for each."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.4 * SIZE[0], SIZE[1]), layout="constrained")
-        axes = figure.subplots()
-        for (name, values), marker, color in zip(series.items(), MARKERS, COLORS, strict=True):
-            axes.plot(when, values, color=color, marker=marker, markersize=4, label=name)
-        axes.set_ylabel("on the held-out rows")
-        # The parts of matplotlib for dates have no types.
-        locator = AutoDateLocator()  # type: ignore[no-untyped-call]
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    figure = Figure(figsize=(2.4 * SIZE[0], SIZE[1]), layout="constrained")
+    axes = figure.subplots()
+    for (name, values), marker, color in zip(series.items(), MARKERS, COLORS, strict=True):
+        axes.plot(when, values, color=color, marker=marker, markersize=4, label=name)
+    axes.set_ylabel("on the held-out rows")
+    # The parts of matplotlib for dates have no types.
+    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     return _to_svg(figure, columns=5)
 
 
 def _axes(x: str, y: str) -> tuple[Figure, Axes]:
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=SIZE, layout="constrained")
-        axes = figure.subplots()
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_ylim(-0.02, 1.02)
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
     return figure, axes
 
 
 def _to_svg(figure: Figure, *, has_legend: bool = True, columns: int = 3) -> str:
     """Return the SVG element alone, without the head of a file."""
-    with mpl.rc_context(STYLE):
-        if has_legend:
-            # Above the plot, where it hides nothing.
-            figure.legend(loc="outside upper left", ncols=columns, columnspacing=1, handlelength=1.5)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    if has_legend:
+        # Above the plot, where it hides nothing.
+        figure.legend(loc="outside upper left", ncols=columns, columnspacing=1, handlelength=1.5)
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = file.getvalue()
     return text[text.index("<svg") :]
