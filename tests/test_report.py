@@ -243,10 +243,31 @@ def test_page_in_a_browser(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     boxes = [plot.bounding_box() for plot in page.locator("figure > svg").all()]
     assert len(boxes) == 6
+    # A column that is too narrow would make a cell high.
+    assert all(cell.bounding_box()["height"] < 160 for cell in page.locator("td").all()[:300])
     assert all(box["width"] > 250 and box["height"] > 150 and box["x"] + box["width"] <= width for box in boxes)
     assert page.pdf(format="A4").startswith(b"%PDF")
     is_wanted = pytestconfig.getoption("--pictures") and width == 1000
     page.screenshot(path=(ROOT / "images" if is_wanted else tmp_path) / "report.png")
+
+
+@pytest.mark.parametrize("name", [90 * "W", 60 * "细胞", "перимиетр <b>x</b> $x_1$"])
+def test_names_of_any_length_and_script(project: Project, chromium: Any, tmp_path: Path, name: str) -> None:
+    """Long names neither run past the window nor out of their plot, nor do they collide, nor is there a warning."""
+    names = [f"{name} {i}" for i in range(30)]
+    data = tmp_path / "named.csv"
+    data.write_text("\n".join([",".join(["id", "diagnosis", *names]), *wdbc_rows()]) + "\n", encoding="utf-8")
+    log = project.chain(DATA_URL=str(data))
+    page = chromium.new_page(viewport={"width": 1000, "height": 790})
+    page.goto(f"file://{project.runs()[0]}/report.html")
+
+    assert "WARNING" not in Path(log).read_text(encoding="utf-8")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1000
+    assert page.evaluate("[...document.querySelectorAll('table')].every(t => t.scrollWidth <= t.clientWidth)")
+    plot = page.locator("figure[aria-label^=Weights] > svg")
+    labels = [label for label in plot.locator("text").all() if name[:3] in label.text_content()]
+    assert len({label.text_content() for label in labels}) == 30
+    assert all(label.bounding_box()["x"] >= plot.bounding_box()["x"] for label in labels)
 
 
 @pytest.mark.parametrize("value", ["2", "yes", "-1"])

@@ -47,7 +47,7 @@ def read_ids(run: Path, model: Pipeline, metrics: Mapping[str, Any]) -> list[str
     return [shorten(record_id) for _, record_id in sorted(found)[:MOST_IDS]]
 
 
-def shorten(text: str) -> str:
-    """Return a text from the data in one line and not too long, so that it cannot make the page large."""
-    text = printable(text)
-    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
+def shorten(text: str, longest: int = LONGEST_TEXT) -> str:
+    """Return a text from the data in one line and not too long; its end stays, because names may begin alike."""
+    text, end = printable(text), longest // 3
+    return text if len(text) <= longest else f"{text[: longest - end - 1]}…{text[-end:]}"

@@ -29,7 +29,7 @@ SHOWN_METRICS = {
     "baseline_accuracy": "accuracy of always predicting the more common class",
 }
 NET_BENEFIT_AT = np.arange(0.01, 1, 0.01)
-MOST_WEIGHTS = 30
+MOST_WEIGHTS, LONGEST_IN_PLOT = 30, 25
 Record = Mapping[str, Any]
 
 
@@ -163,7 +163,7 @@ def _weights(model: Pipeline) -> Array | None:
 
 def _draw_weights(names: Sequence[str], weights: Array) -> str:
     largest = np.argsort(-np.abs(weights), kind="stable")[:MOST_WEIGHTS]
-    return plots.draw_weights([names[i] for i in largest], weights[largest])
+    return plots.draw_weights([missed.shorten(names[i], LONGEST_IN_PLOT) for i in largest], weights[largest])
 
 
 def _made(record: Record) -> dict[str, Any]:

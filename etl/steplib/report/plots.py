@@ -4,6 +4,8 @@ import io
 import logging
 import os
 import shutil
+import unicodedata
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +22,7 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 finally:
     # A temporary folder, if it could not use its own. It has read and written there all that it will; what it does at
     # the interpreter's exit to remove it is never done, because steps end at once.
@@ -50,6 +53,7 @@ SIZE = (4.2, 3.6)
 M, B, OTHER = "#0072b2", "#e69f00", "#666666"
 # For lines in one plot, which also differ in grey.
 COLORS, MARKERS = (M, B, "#009e73", "#cc79a7", OTHER), ("o", "s", "^", "D", "x")
+POINTS_PER_INCH = 72
 SCORE_BINS = np.linspace(0, 1, 21)
 
 
@@ -110,7 +114,11 @@ def draw_scores(benign: Array, malignant: Array, threshold: float | None) -> str
 
 def draw_weights(names: Sequence[str], weights: Array) -> str:
     """Draw weights as bars, the first at the top."""
-    figure = Figure(figsize=(2 * SIZE[0], 0.6 + 0.2 * len(names)), layout="constrained")
+    # A letter that matplotlib's font does not have may be wider in the browser's, by up to half its height.
+    wide = max(sum(unicodedata.east_asian_width(letter) in "WF" for letter in name) for name in names)
+    left = wide / 2 * STYLE["font.size"] / POINTS_PER_INCH / (2 * SIZE[0])
+    layout = ConstrainedLayoutEngine(rect=(left, 0, 1 - left, 1))
+    figure = Figure(figsize=(2 * SIZE[0], 0.6 + 0.2 * len(names)), layout=layout)
     axes = figure.subplots()
     axes.barh(range(len(names)), weights, color=[M if weight > 0 else B for weight in weights])
     # Otherwise matplotlib would take a $ for the start of a formula.
@@ -150,6 +158,9 @@ def _to_svg(figure: Figure, *, has_legend: bool = True, columns: int = 3) -> str
         # Above the plot, where it hides nothing.
         figure.legend(loc="outside upper left", ncols=columns, columnspacing=1, handlelength=1.5)
     file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    with warnings.catch_warnings():
+        # Text stays text, so the browser finds a letter that matplotlib's font does not have.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = file.getvalue()
     return text[text.index("<svg") :]
