@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, Project, RunUpTo, copy_runs, is_verified, wdbc_rows
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_auc_score
-from steplib.report import by_class, curves
+from steplib.report import by_class, curves, plots
 
 MOST_BYTES = 300_000
 
@@ -111,6 +111,22 @@ def test_bins_are_all_rows() -> None:
     assert (bins.rows * bins.observed).sum() == pytest.approx(len(malignant))
     assert (bins.rows * bins.predicted).sum() == pytest.approx(benign.sum() + malignant.sum())
     assert (np.diff(bins.predicted) > 0).all()
+
+
+@pytest.mark.parametrize("share", [0.4, 0.01, 0.0005])
+@pytest.mark.parametrize("in_use", [None, 0.5, 1e-4, 0.0, 2.0])
+def test_net_benefit_of_a_rare_class(share: float, in_use: float | None) -> None:
+    """The thresholds reach from below the share of M, and the one in use, to 1; the plot has no warning."""
+    benign, malignant = scores(100_000, share)
+    thresholds = curves.acting_thresholds(len(malignant) / 100_000, in_use)
+    model, treat_all = curves.net_benefit(benign, malignant, thresholds)
+
+    assert 0 < thresholds[0] <= max(min(0.01, share / 9), 1e-5)
+    assert thresholds[-1] == pytest.approx(0.99)
+    assert (treat_all[0] > 0) & (treat_all[-1] < 0)
+    if in_use and in_use < 1:
+        assert thresholds[0] < in_use
+    assert plots.draw_net_benefit(thresholds, model, treat_all, in_use).startswith("<svg")
 
 
 @pytest.mark.parametrize("batch_bytes", [1 << 30, 700])

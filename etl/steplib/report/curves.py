@@ -17,6 +17,8 @@ BINS = 10
 # A probability of exactly 0 or 1 has no logit.
 CLIP = 1e-12
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+# Of the net benefit, unless M is rare.
+LOWEST = 0.01
 # Newton's method for two parameters converges in a handful of steps, or never: for classes that are separated.
 MOST_STEPS, TOLERANCE = 50, 1e-10
 
@@ -135,6 +137,12 @@ def recalibrate(benign: Array, malignant: Array) -> tuple[float, float] | None:
         if np.abs(step).max() < TOLERANCE:
             return float(weights[0]), float(weights[1])
     return None
+
+
+def acting_thresholds(prevalence: float, in_use: float | None) -> Array:
+    """Return thresholds from 0.01 to 0.99; where M is rare or the one in use low, from lower on, by equal factors."""
+    lowest = min(prevalence / 10, in_use / 2 if in_use and in_use > 0 else 1)
+    return np.arange(LOWEST, 1, 0.01) if lowest >= LOWEST else np.geomspace(lowest, 0.99, MOST_POINTS)
 
 
 def net_benefit(benign: Array, malignant: Array, thresholds: Array) -> tuple[Array, Array]:

@@ -28,7 +28,6 @@ SHOWN_METRICS = {
     "brier_score": "Brier score (0 is perfect)",
     "baseline_accuracy": "accuracy of always predicting the more common class",
 }
-NET_BENEFIT_AT = np.arange(0.01, 1, 0.01)
 MOST_WEIGHTS, LONGEST_IN_PLOT = 30, 25
 Record = Mapping[str, Any]
 
@@ -97,7 +96,9 @@ def _estimates(measured: Measured) -> dict[str, Any]:
 def _curves(model: Pipeline, measured: Measured) -> dict[str, Any]:
     benign, malignant = measured.benign, measured.malignant
     prevalence = len(malignant) / (len(benign) + len(malignant))
-    net_benefit = curves.net_benefit(benign, malignant, NET_BENEFIT_AT)
+    in_use = measured.metrics["threshold"]
+    thresholds = curves.acting_thresholds(prevalence, in_use)
+    net_benefit = curves.net_benefit(benign, malignant, thresholds)
     return {
         "prevalence": prevalence,
         "mean": float(np.concatenate([benign, malignant]).mean()),
@@ -107,8 +108,8 @@ def _curves(model: Pipeline, measured: Measured) -> dict[str, Any]:
             "roc": plots.draw_roc(curves.roc(benign, malignant)),
             "precision_recall": plots.draw_precision_recall(curves.precision_recall(benign, malignant), prevalence),
             "calibration": plots.draw_calibration(curves.calibrate(benign, malignant)),
-            "net_benefit": plots.draw_net_benefit(NET_BENEFIT_AT, *net_benefit),
-            "scores": plots.draw_scores(benign, malignant, measured.metrics["threshold"]),
+            "net_benefit": plots.draw_net_benefit(thresholds, *net_benefit, in_use),
+            "scores": plots.draw_scores(benign, malignant, in_use),
         },
     }
 

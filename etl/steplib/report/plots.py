@@ -30,7 +30,7 @@ finally:
         shutil.rmtree(made, ignore_errors=True)
 from numpy.typing import NDArray
 
-from steplib.report.curves import Array, Bins, Curve
+from steplib.report.curves import LOWEST, Array, Bins, Curve
 
 # Text stays text, and the same data give the same bytes. `Any`, because each parameter has a type of its own.
 STYLE: Any = {
@@ -88,15 +88,20 @@ def draw_calibration(bins: Bins) -> str:
     return _to_svg(figure)
 
 
-def draw_net_benefit(thresholds: Array, model: Array, all_treated: Array) -> str:
-    """Draw the net benefit over the threshold, beside those of treating all and none."""
+def draw_net_benefit(thresholds: Array, model: Array, all_treated: Array, in_use: float | None) -> str:
+    """Draw the net benefit over the threshold, beside those of treating all and none; `in_use`: the one to mark."""
     figure, axes = _axes("threshold", "net benefit")
+    if thresholds[0] < LOWEST:
+        axes.set_xscale("log")
+        axes.set_xlim(thresholds[0], 1)
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.plot(thresholds, model, color=M, label="model")
     axes.plot(thresholds, all_treated, color=B, linestyle="--", label="treat all")
     axes.axhline(0, color=OTHER, linestyle=":", label="treat none")
     top = float(max(model.max(), all_treated.max()))
     axes.set_ylim(-top / 4, top * 1.1)
-    return _to_svg(figure)
+    _mark(axes, in_use)
+    return _to_svg(figure, columns=2)
 
 
 def draw_scores(benign: Array, malignant: Array, threshold: float | None) -> str:
@@ -107,8 +112,7 @@ def draw_scores(benign: Array, malignant: Array, threshold: float | None) -> str
     most = max(int(np.histogram(rows, SCORE_BINS)[0].max()) for rows in (benign, malignant))
     axes.set_ylim(0, 2 * most)
     axes.yaxis.set_major_formatter("{x:,.0f}")
-    if threshold is not None:
-        axes.axvline(threshold, color=OTHER, linestyle="--", label=f"threshold {threshold:.3g}")
+    _mark(axes, threshold)
     return _to_svg(figure)
 
 
@@ -150,6 +154,11 @@ def _axes(x: str, y: str) -> tuple[Figure, Axes]:
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
     return figure, axes
+
+
+def _mark(axes: Axes, threshold: float | None) -> None:
+    if threshold is not None:
+        axes.axvline(threshold, color=OTHER, linestyle="--", label=f"threshold {threshold:.3g}")
 
 
 def _to_svg(figure: Figure, *, has_legend: bool = True, columns: int = 3) -> str:
