@@ -14,6 +14,7 @@ from conftest import ROOT, Project, RunUpTo, copy_runs, is_verified, wdbc_rows
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_auc_score
 from steplib.report import by_class, curves, plots
+from steplib.report.page import show_share
 
 MOST_BYTES = 300_000
 
@@ -111,6 +112,18 @@ def test_bins_are_all_rows() -> None:
     assert (bins.rows * bins.observed).sum() == pytest.approx(len(malignant))
     assert (bins.rows * bins.predicted).sum() == pytest.approx(benign.sum() + malignant.sum())
     assert (np.diff(bins.predicted) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        *((0, "0.000"), (1, "1.000"), (0.5, "0.500"), (0.9994, "0.999"), (0.9995, "0.99950"), (0.0005, "0.001")),
+        *((999_932 / 1e6, "0.999932"), (0.00068, "0.001"), (0.00032, "0.00032"), (0.1 * 3 / 0.3, "1.000"), (None, "-")),
+    ],
+)
+def test_shares_are_never_rounded_to_none_or_all(value: float | None, shown: str) -> None:
+    """A share has three decimals; near 0 and 1, as many as it needs to differ from them."""
+    assert show_share(value) == shown
 
 
 @pytest.mark.parametrize("share", [0.4, 0.01, 0.0005])

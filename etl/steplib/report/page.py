@@ -1,5 +1,6 @@
 """The page of a run: one file for a clinician and a statistician, without scripts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ SHOWN_METRICS = {
     "baseline_accuracy": "accuracy of always predicting the more common class",
 }
 MOST_WEIGHTS, LONGEST_IN_PLOT = 30, 25
+# Of shares; a real one of millions of rows is further from 0 and 1.
+ROUNDING = 1e-12
 Record = Mapping[str, Any]
 
 
@@ -42,7 +45,7 @@ def write(path: Path, run: Path, model: Pipeline, measured: Measured, settings: 
         classes = summarize(run / "clear_data.csv", expected, settings.batch_bytes, pool)
     missed_ids = missed.read_ids(run, model, measured.metrics) if settings.report_ids else []
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["share"] = lambda value: "-" if value is None or np.isnan(value) else f"{value:.3f}"
+    environment.filters |= {"share": show_share, "digits": _three_digits}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     names = [missed.shorten(name) for name in model[0].feature_names_in_]
     context = {
@@ -57,6 +60,16 @@ def write(path: Path, run: Path, model: Pipeline, measured: Measured, settings: 
     }
     context["plots"] |= {"weights": (weights := _weights(model)) is not None and _draw_weights(names, weights)}
     path.write_text(template.render(context), encoding="utf-8")
+
+
+def show_share(value: float | None) -> str:
+    """Return a share to three decimals, or as exactly as it takes to differ from 0 and 1."""
+    if value is None or np.isnan(value):
+        return "-"
+    text, distance = f"{value:.3f}", min(value, 1 - value)
+    if text not in {"0.000", "1.000"} or distance < ROUNDING:
+        return text
+    return f"{value:.{1 - math.floor(math.log10(distance))}f}"
 
 
 def _model(record: Record, model: Pipeline, names: Sequence[str]) -> dict[str, Any]:
