@@ -13,7 +13,8 @@ import pytest
 from conftest import ROOT, Project, RunUpTo, copy_runs, is_verified, wdbc_rows
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_auc_score
-from steplib.report import by_class, curves, plots
+from steplib.model.scoring import Measured
+from steplib.report import by_class, curves, missed, plots
 from steplib.report.page import show_share
 
 MOST_BYTES = 300_000
@@ -142,6 +143,23 @@ def test_net_benefit_of_a_rare_class(share: float, in_use: float | None) -> None
     assert plots.draw_net_benefit(thresholds, model, treat_all, in_use).startswith("<svg")
 
 
+@pytest.mark.parametrize(
+    ("threshold", "rows", "ranges"),
+    [
+        (0.5, [0.0, 0.1, 0.11, 0.5, 0.6], [(1, 0, 0.01), (1, 0.05, 0.1), (1, 0.1, 0.2), (1, 0.4, 0.5)]),
+        (0.1232, [0.11, 0.1231, 0.5], [(2, 0.1, 0.1232)]),
+        (None, [0.2, 0.7], []),
+    ],
+)
+def test_missed_by_probability(
+    threshold: float | None, rows: list[float], ranges: list[tuple[int, float, float]]
+) -> None:
+    """Each missed M is in a range below the threshold, or at it; a classifier without one has no such list."""
+    number = sum(found for found, *_ in ranges)
+    metrics = {"threshold": threshold, "cross_validated": None, "false_negatives": number}
+    assert missed.count(Measured(metrics, np.empty(0), np.array(rows))) == ranges
+
+
 @pytest.mark.parametrize("batch_bytes", [1 << 30, 700])
 def test_data_by_class(tmp_path: Path, batch_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows, missing values and quantiles are those of the file; a sample does not depend on the batches."""
@@ -204,10 +222,10 @@ def test_page_shows_no_patient(project: Project, tmp_path: Path) -> None:
     project.chain(DATA_URL=str(data), REPORT_IDS="1")
     pages = [(run / "report.html").read_text(encoding="utf-8") for run in project.runs()]
     judged = all_rows(project.runs()[0])
-    missed = judged["id"][(judged["y_true"] == 1) & (judged["probability"] <= 0.5)]
+    ids = judged["id"][(judged["y_true"] == 1) & (judged["probability"] <= 0.5)]
 
-    assert [set(re.findall("case[0-9]+", page)) for page in pages] == [set(), set(missed)]
-    assert len(missed) == 8
+    assert [set(re.findall("case[0-9]+", page)) for page in pages] == [set(), set(ids)]
+    assert len(ids) == 8
     for page in pages:
         assert len(page) < MOST_BYTES
         assert not re.search(r"<script|<link|@import|(src|href)=\"(?!#)", page)
@@ -254,6 +272,24 @@ def test_page_does_not_depend_on_the_user(project: Project, run_up_to: RunUpTo, 
     assert not list(temporary.iterdir())
     assert "WARNING" not in done.stderr
     assert "atplotlib" not in done.stderr
+
+
+def test_page_of_a_classifier_that_decides_in_its_own_way(project: Project) -> None:
+    """It says so, and does not derive the probabilities of the missed M."""
+    script = project.root / "etl" / "train.py"
+    text, usual = script.read_text(encoding="utf-8"), "LogisticRegression(**SOLVER, random_state=SEED)"
+    own = f'FixedThresholdClassifier({usual}, threshold=2.0, response_method="decision_function")'
+    imported = "    from sklearn.linear_model import LogisticRegression\n"
+    text = text.replace(imported, f"{imported}    from sklearn.model_selection import FixedThresholdClassifier\n")
+    script.write_text(text.replace(usual, own), encoding="utf-8")
+    project.chain(REPORT_IDS="1")
+    (run,) = project.runs()
+    page = (run / "report.html").read_text(encoding="utf-8")
+
+    assert json.loads((run / "evaluation.json").read_bytes())["threshold"] is None
+    assert "its decision does not follow from the probability" in page
+    assert "The missed M by their probability" not in page
+    assert "The ids of the missed M: " in page
 
 
 @pytest.mark.parametrize("width", [1000, 400])

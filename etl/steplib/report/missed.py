@@ -26,10 +26,19 @@ class Missed(NamedTuple):
 
 
 def count(measured: Measured) -> list[Missed]:
-    """Count the missed M by probability: they are the M with the lowest, as many as the metrics count."""
+    """Count the missed M by probability; none where the classifier does not decide by it.
+
+    Otherwise they are the M with the lowest, as many as the metrics count.
+    """
+    threshold = measured.metrics["threshold"]
+    if threshold is None:
+        return []
     cases = (measured.metrics["cross_validated"] or {"all_rows": measured.metrics})["all_rows"]
-    counts = np.histogram(measured.malignant[: cases["false_negatives"]], ENDS)[0].tolist()
-    return [Missed(*row) for row in zip(counts, ENDS[:-1], ENDS[1:], strict=True) if row[0]]
+    # The end is part of a range, because a missed M may be at 0.5, but not above.
+    ranges = np.searchsorted(ENDS[1:], measured.malignant[: cases["false_negatives"]])
+    counts = np.bincount(ranges, minlength=len(ENDS) - 1).tolist()
+    rows = zip(counts, ENDS[:-1], ENDS[1:], strict=True)
+    return [Missed(number, low, min(high, threshold)) for number, low, high in rows if number]
 
 
 def read_ids(run: Path, model: Pipeline, metrics: Mapping[str, Any]) -> list[str]:
