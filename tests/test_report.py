@@ -16,6 +16,7 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score
 from steplib.model.scoring import Measured
 from steplib.report import by_class, curves, missed, plots
 from steplib.report.page import show_share
+from steplib.table.schema import fold_of, is_test
 
 MOST_BYTES = 300_000
 
@@ -290,6 +291,30 @@ def test_page_of_a_classifier_that_decides_in_its_own_way(project: Project) -> N
     assert "its decision does not follow from the probability" in page
     assert "The missed M by their probability" not in page
     assert "The ids of the missed M: " in page
+
+
+@pytest.mark.parametrize(("lost", "is_alike"), [(10, True), (60, False)])
+def test_page_of_rows_that_could_not_be_judged(project: Project, tmp_path: Path, lost: int, *, is_alike: bool) -> None:
+    """It counts them, and does not recommend the others if the share of M differs."""
+    numbers = range(10_000)
+    held_out = [number for number in numbers if is_test(str(number))]
+    fold = [number for number in numbers if number not in set(held_out) and fold_of(str(number)) == 3]
+    others = [number for number in numbers if number not in {*held_out, *fold}]
+    # All M of the training rows are in one fold.
+    malignant, benign = {*held_out[:90], *fold[:lost]}, {*held_out[90:160], *fold[60:100], *others[:290]}
+    rows = [
+        f"{number},{'M' if number in malignant else 'B'},{number % 89},{number % 97}" for number in malignant | benign
+    ]
+    data = tmp_path / "data.csv"
+    data.write_text("\n".join(["id,diagnosis,a,b", *rows]) + "\n", encoding="utf-8")
+    project.chain(DATA_URL=str(data))
+    page = (project.runs()[0] / "report.html").read_text(encoding="utf-8")
+
+    assert f"<b>{40 + lost} training rows, {lost} of them M, are missing</b>" in page
+    assert ("<b>Believe the first column:</b>" in page) == is_alike
+    assert ("<b>Do not believe the first column:</b> of its rows, 20 % are M" in page) == (not is_alike)
+    assert f"cross-validated, except for {40 + lost} rows" in page
+    assert "ten folds" not in page
 
 
 @pytest.mark.parametrize("width", [1000, 400])

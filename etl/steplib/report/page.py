@@ -32,6 +32,8 @@ SHOWN_METRICS = {
 MOST_WEIGHTS, LONGEST_IN_PLOT = 30, 25
 # Of shares; a real one of millions of rows is further from 0 and 1.
 ROUNDING = 1e-12
+# Between the share of M among the rows that were judged and that among all rows, as a part of the latter.
+LARGEST_DIFFERENCE = 0.1
 Record = Mapping[str, Any]
 
 
@@ -48,15 +50,17 @@ def write(path: Path, run: Path, model: Pipeline, measured: Measured, settings: 
     environment.filters |= {"share": show_share, "digits": _three_digits}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     names = [missed.shorten(name) for name in model[0].feature_names_in_]
+    unjudged = _unjudged(measured, classes)
     context = {
         **_model(record, model, names),
-        **_estimates(measured),
+        **_estimates(measured, unjudged["unjudged"]),
+        **unjudged,
         **_curves(model, measured),
         "missed": missed.count(measured),
         "missed_ids": missed_ids,
         **_data(names, classes),
         "made": _made(record),
-        "tripod": tripod.items(record, measured.metrics),
+        "tripod": tripod.items(record, measured.metrics, unjudged["unjudged"]),
     }
     context["plots"] |= {"weights": (weights := _weights(model)) is not None and _draw_weights(names, weights)}
     path.write_text(template.render(context), encoding="utf-8")
@@ -85,13 +89,13 @@ def _model(record: Record, model: Pipeline, names: Sequence[str]) -> dict[str, A
     }
 
 
-def _estimates(measured: Measured) -> dict[str, Any]:
+def _estimates(measured: Measured, unjudged: int) -> dict[str, Any]:
     """Return the columns of the first table; the first of them is what the page is about."""
     metrics = measured.metrics
     held_out = {**metrics, "name": "held-out rows", "rows": metrics["test_rows"]}
     found = [held_out]
     if validated := metrics["cross_validated"]:
-        found = [{**validated["all_rows"], "name": "all rows"}, held_out]
+        found = [{**validated["all_rows"], "name": "all judged rows" if unjudged else "all rows"}, held_out]
         found.append({**validated["out_of_fold"], "name": "training rows, cross-validated"})
     for estimate in found:
         negatives, called = (estimate[a] + estimate["false_positives"] for a in ("true_negatives", "true_positives"))
@@ -103,6 +107,20 @@ def _estimates(measured: Measured) -> dict[str, Any]:
         "held_out": held_out,
         "shown_metrics": SHOWN_METRICS.items(),
         "threshold": metrics["threshold"],
+    }
+
+
+def _unjudged(measured: Measured, classes: tuple[OfClass, OfClass]) -> dict[str, Any]:
+    """Return what cross-validation left out, because no model could be fitted without it, and whether that matters."""
+    rows, malignant = classes[0].rows + classes[1].rows, classes[1].rows
+    judged = len(measured.benign) + len(measured.malignant)
+    is_whole = judged == rows or not measured.metrics["cross_validated"]
+    share, share_of_all = len(measured.malignant) / judged, malignant / rows
+    return {
+        "unjudged": 0 if is_whole else rows - judged,
+        "unjudged_malignant": malignant - len(measured.malignant),
+        "is_alike": is_whole or abs(share / share_of_all - 1) <= LARGEST_DIFFERENCE,
+        "share_of_all": share_of_all,
     }
 
 

@@ -6,9 +6,14 @@ from typing import Any
 OPEN = "to be filled in by you"
 
 
-def items(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return each item with what the run says about it, or that only a person can fill it in."""
-    validation = "cross-validated in ten folds" if metrics["cross_validated"] else "no cross-validation"
+def items(record: Mapping[str, Any], metrics: Mapping[str, Any], unjudged: int) -> list[tuple[str, str]]:
+    """Return each item with what the run says about it, or that only a person can fill it in.
+
+    `unjudged`: the number of rows that cross-validation left out.
+    """
+    validation = "cross-validated in up to ten folds" if metrics["cross_validated"] else "no cross-validation"
+    if unjudged:
+        validation = f"cross-validated, except for {unjudged} rows whose folds could not be judged"
     train, transform = record["steps"]["train"], record["steps"]["transform"]
     return [
         ("1 to 4. Title, abstract, background, objectives", OPEN),
