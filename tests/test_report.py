@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_auc_score
 from steplib.model.scoring import Measured
 from steplib.report import by_class, curves, missed, plots
-from steplib.report.page import show_share
+from steplib.report.rounding import show_share
 from steplib.table.schema import fold_of, is_test
 
 MOST_BYTES = 300_000

@@ -1,6 +1,5 @@
 """The page of a run: one file for a clinician and a statistician, without scripts."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from steplib.errors import printable
 from steplib.model.scoring import Measured
 from steplib.model.threshold import DEFAULT, split_threshold
-from steplib.report import curves, missed, plots, tripod
+from steplib.report import curves, missed, plots, rounding, tripod
 from steplib.report.by_class import LEAST_ROWS, MOST_FEATURES, QUANTILES, OfClass, summarize
 from steplib.report.curves import Array
 from steplib.runs import manifest
@@ -30,8 +29,6 @@ SHOWN_METRICS = {
     "baseline_accuracy": "accuracy of always predicting the more common class",
 }
 MOST_WEIGHTS, LONGEST_IN_PLOT = 30, 25
-# Of shares; a real one of millions of rows is further from 0 and 1.
-ROUNDING = 1e-12
 # Between the share of M among the rows that were judged and that among all rows, as a part of the latter.
 LARGEST_DIFFERENCE = 0.1
 Record = Mapping[str, Any]
@@ -47,7 +44,7 @@ def write(path: Path, run: Path, model: Pipeline, measured: Measured, settings: 
         classes = summarize(run / "clear_data.csv", expected, settings.batch_bytes, pool)
     missed_ids = missed.read_ids(run, model, measured.metrics) if settings.report_ids else []
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"share": show_share, "digits": _three_digits}
+    environment.filters |= {"share": rounding.show_share, "digits": rounding.show_digits}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     names = [missed.shorten(name) for name in model[0].feature_names_in_]
     unjudged = _unjudged(measured, classes)
@@ -64,16 +61,6 @@ def write(path: Path, run: Path, model: Pipeline, measured: Measured, settings: 
     }
     context["plots"] |= {"weights": (weights := _weights(model)) is not None and _draw_weights(names, weights)}
     path.write_text(template.render(context), encoding="utf-8")
-
-
-def show_share(value: float | None) -> str:
-    """Return a share to three decimals, or as exactly as it takes to differ from 0 and 1."""
-    if value is None or np.isnan(value):
-        return "-"
-    text, distance = f"{value:.3f}", min(value, 1 - value)
-    if text not in {"0.000", "1.000"} or distance < ROUNDING:
-        return text
-    return f"{value:.{1 - math.floor(math.log10(distance))}f}"
 
 
 def _model(record: Record, model: Pipeline, names: Sequence[str]) -> dict[str, Any]:
@@ -164,7 +151,7 @@ def _data(names: Sequence[str], classes: tuple[OfClass, OfClass]) -> dict[str, A
     named, rows = dict(zip("BM", classes, strict=True)), []
     for number, name in enumerate(names[:MOST_FEATURES]):
         for label, part in named.items():
-            shown = ["-" if np.isnan(value) else _three_digits(value) for value in part.quantiles[number]]
+            shown = ["-" if np.isnan(value) else rounding.show_digits(value) for value in part.quantiles[number]]
             missing = int(part.missing[number])
             rows.append({"name": name if label == "B" else "", "class": label, "missing": missing, "quantiles": shown})
     return {
@@ -177,11 +164,6 @@ def _data(names: Sequence[str], classes: tuple[OfClass, OfClass]) -> dict[str, A
         "too_small": any(np.isnan(part.quantiles).any() for part in classes),
         "least_rows": LEAST_ROWS,
     }
-
-
-def _three_digits(value: float) -> str:
-    """Return a number to three digits, with an exponent only where it would be long: 1300, not 1.3e+03."""
-    return f"{float(f'{value:.3g}'):g}"
 
 
 def _weights(model: Pipeline) -> Array | None:
