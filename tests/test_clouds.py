@@ -71,7 +71,7 @@ def test_published_run_is_whole_and_verified(project: Project, store: ObjectStor
     manifest = json.loads(files.cat_file(f"{url}/{latest['manifest']}"))
 
     names = {path.rpartition("/")[2] for path in files.ls(f"{url}/runs/{run.name}", detail=False)}
-    assert names == {*ARTIFACTS, "manifest.json", f"log_{run.name}.log"}
+    assert names == {*ARTIFACTS, "report.html", "manifest.json", f"log_{run.name}.log"}
     assert set(manifest["artifacts"]) == names - {"manifest.json"}
     assert latest["run"] == run.name
     assert latest["metrics"] == json.loads((run / "evaluation.json").read_bytes())

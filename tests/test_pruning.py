@@ -14,7 +14,7 @@ __all__ = ["store"]
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 # The files of a published run: the artifacts, the manifest and the log.
-PUBLISHED = len(ARTIFACTS) + 2
+PUBLISHED = len(ARTIFACTS) + 3
 
 
 def stamp_of(age: timedelta) -> str:

@@ -21,8 +21,9 @@ MAY_IMPORT = {
     "runs": GROUND,
     "table": GROUND,
     "model": GROUND | {"table"},
-    "report": GROUND | {"runs", "table", "model"},
-    "publish": GROUND | {"runs", "table", "model", "report"},
+    "gate": GROUND | {"runs", "table", "model"},
+    "report": GROUND | {"runs", "table", "model", "gate"},
+    "publish": GROUND | {"runs", "table", "model", "gate", "report"},
     "streams": {"errors"},
     "step": GROUND | {"runs", "streams"},
 }

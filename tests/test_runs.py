@@ -56,13 +56,13 @@ def test_kill_in_the_middle_of_a_step(project: Project, run_up_to: RunUpTo, name
     project.chain(DATA_URL="other.csv")
     for artifact, content in project.artifacts().items():
         whole[artifact].add(content)
+    assert project.step("runs", "rollback", old.name).returncode == 0
     shutil.rmtree(project.runs()[1])
     for path in old.iterdir():
         if path.name in before:
             subprocess.run(
                 ["ln", "-sfn", f"runs/{old.name}/{path.name}", project.root / "results" / path.name], check=True
             )
-    subprocess.run(["ln", "-sfn", f"runs/{old.name}", project.root / "results" / "latest"], check=True)
 
     log = project.run_steps(STEPS[: STEPS.index(name)], DATA_URL="other.csv")
     script = [sys.executable, str(project.root / "etl" / f"{name}.py"), *([log] if log else [])]
@@ -228,11 +228,11 @@ def test_old_runs_are_pruned(project: Project) -> None:
 
 @pytest.mark.slow
 def test_keep_one_run(project: Project) -> None:
-    """With KEEP_RUNS=1 only the newest complete run is left, and results/ shows it."""
-    for _ in range(3):
-        project.chain(KEEP_RUNS="1")
+    """With KEEP_RUNS=1 only the run in use and the one before it are left, and results/ shows the first."""
+    logs = [project.chain(KEEP_RUNS="1") for _ in range(3)]
 
-    assert [shown_run(project, "latest")] == project.runs()
+    assert [str(run)[-19:] for run in project.runs()] == [log[-23:-4] for log in logs[1:]]
+    assert shown_run(project, "latest") == project.runs()[-1]
     assert set(project.artifacts()) == ARTIFACTS
 
 
@@ -258,10 +258,10 @@ def test_results_and_logs_may_be_links(project: Project, tmp_path: Path) -> None
     for name in ("results", "logs"):
         (tmp_path / f"big {name}").mkdir()
         (project.root / name).symlink_to(tmp_path / f"big {name}")
-    for _ in range(2):
+    for _ in range(3):
         project.chain(KEEP_RUNS="1")
 
-    assert len(project.runs()) == 1
+    assert len(project.runs()) == 2
     assert set(project.artifacts()) == ARTIFACTS
 
 

@@ -136,7 +136,7 @@ def test_each_step_on_another_worker(workers: list[Project], place: Place) -> No
     assert said.startswith(copy)
     assert copy.splitlines()[-1].rpartition(" in ")[0].endswith("[EVALUATE]: done")
     # The page names its run, and the versions of the packages that were imported.
-    for name in ARTIFACTS - {"model.pkl", "report.html"}:
+    for name in ARTIFACTS - {"model.pkl"}:
         assert place.files().cat_file(f"{published}/{name}") == (workers[2].root / "results" / name).read_bytes(), alone
     page = place.files().cat_file(f"{published}/report.html").decode()
     own = (workers[2].root / "results" / "report.html").read_text(encoding="utf-8")
@@ -426,7 +426,8 @@ def test_published_runs_beside_it(workers: list[Project], place: Place) -> None:
         stamps.append(stamp_of(log))
 
     names = {name for name in place.content() if f"/{stamps[0]}/" in name}
-    assert names == {f"/{stamps[0]}/{name}" for name in (*ARTIFACTS, "manifest.json", f"log_{stamps[0]}.log")}
+    files = (*ARTIFACTS, "report.html", "manifest.json", f"log_{stamps[0]}.log")
+    assert names == {f"/{stamps[0]}/{name}" for name in files}
     assert is_verified(workers[0].step("runs", "verify", f"{place.runs}/{stamps[0]}", **place.settings))
 
 

@@ -27,6 +27,7 @@ DEFAULTS = {
     "RETRY_DELAY": "5",
     "KEEP_RUNS": "10",
     "MIN_RECALL": "",
+    "GATE": "on",
     "REPORT_IDS": "0",
     "BATCH_BYTES": "4194304",
     "WORKERS": "0",
@@ -66,6 +67,7 @@ class Settings:
     storage_url: str
     keep_published: int
     min_recall: Decimal | None
+    gate: bool
     report_ids: bool
     batch_bytes: int
     workers: int
@@ -91,6 +93,7 @@ def read_settings() -> Settings:
         storage_url=storage.text and check_storage_url(storage.text, f"{storage.name} (set by {storage.origin})"),
         keep_published=_whole_number(values["KEEP_PUBLISHED"], least=0),
         min_recall=_share(values["MIN_RECALL"]),
+        gate=_is_on(values["GATE"]),
         report_ids=bool(_whole_number(values["REPORT_IDS"], least=0, most=1)),
         batch_bytes=_whole_number(values["BATCH_BYTES"], least=1),
         workers=_whole_number(values["WORKERS"], least=0, most=MOST_WORKERS),
@@ -183,6 +186,12 @@ def _whole_number(value: Value, least: int, most: int = 999_999_999) -> int:
     if not re.fullmatch("[0-9]{1,9}", value.text) or not least <= int(value.text) <= most:
         raise value.wrong(f"a whole number from {least} to {most}")
     return int(value.text)
+
+
+def _is_on(value: Value) -> bool:
+    if value.text not in {"on", "off"}:
+        raise value.wrong("on or off")
+    return value.text == "on"
 
 
 def _share(value: Value) -> Decimal | None:

@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from steplib.errors import PipelineError
-from steplib.publish import publishing, records
+from steplib.publish import publishing
 from steplib.publish.publishing import REMOVING
-from steplib.runs import manifest
+from steplib.runs import manifest, records
 from steplib.runs.run import Run
+from steplib.runs.stores import Storage
 from steplib.storage import objects
 from steplib.storage.places import is_object_store, open_storage, translate_errors
 
@@ -26,8 +27,8 @@ LEAST_AGE = timedelta(days=1)
 def prune(run: Run, url: str, keep: int, log: logging.Logger) -> None:
     """Remove all but the newest `keep` published runs (0: keep all), and what an interrupted pruning has left.
 
-    `run`, the run in use, runs that started less than a day ago, in the future or at an unknown time, and uploads that
-    are under way stay. The publication is done by then, so an error is only a warning.
+    `run`, the run in use, the one before it, runs that started less than a day ago, in the future or at an unknown
+    time, and uploads that are under way stay. The publication is done by then, so an error is only a warning.
     """
     if not keep:
         return
@@ -81,5 +82,4 @@ def _remove(files: "AbstractFileSystem", root: str, stamp: str) -> bool:
 
 
 def _is_in_use(files: "AbstractFileSystem", root: str, stamp: str) -> bool:
-    _, current = records.read_highest(files, root)
-    return current is None or bool(current["run"] == stamp)
+    return stamp in records.in_use_and_before(Storage(files, root, files.unstrip_protocol(root)))

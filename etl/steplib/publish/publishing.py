@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steplib.errors import DataError, NameTakenError, StorageError
-from steplib.publish import promotions, records
-from steplib.runs import manifest
+from steplib.gate import verdicts
+from steplib.runs import manifest, records
 from steplib.runs.run import Run
+from steplib.runs.stores import Storage
 from steplib.storage import objects
 from steplib.storage.places import check_bucket, open_storage, translate_errors
 from steplib.table.pool import open_pool
@@ -51,19 +52,18 @@ def publish(run: Run, url: str, log: logging.Logger) -> None:
     with translate_errors(url):
         files, root = open_storage(url)
         check_bucket(files, root, url)
-        is_new = not _claim(files, root, record, url)
+        _claim(files, root, record, url)
         folder = f"{root}/runs/{run.stamp}"
         if objects.read(files, f"{folder}/{REMOVING}") is not None:
             # Its removal was interrupted, and must not be continued while the run is published again.
             files.rm_file(f"{folder}/{REMOVING}")
         _put_artifacts(files, run.folder, folder, record["artifacts"])
-        published = _put_manifest(files, f"{folder}/{manifest.NAME}", record)
-        promotions.promote_published(files, root, published, log, is_new=is_new)
+        _put_manifest(files, f"{folder}/{manifest.NAME}", record)
     log.info("published: %s/runs/%s", url.rstrip("/"), run.stamp)
 
 
-def _claim(files: "AbstractFileSystem", root: str, record: manifest.Record, url: str) -> bool:
-    """Claim the run's name; return whether the run has been published already."""
+def _claim(files: "AbstractFileSystem", root: str, record: manifest.Record, url: str) -> None:
+    """Claim the run's name."""
     holder = objects.create(files, manifest.identity(record).encode(), f"{root}/claims/{record['run']}")
     # An older version may have published under the name without a claim.
     path = f"{root}/runs/{record['run']}/{manifest.NAME}"
@@ -75,7 +75,6 @@ def _claim(files: "AbstractFileSystem", root: str, record: manifest.Record, url:
     if ids != {manifest.identity(record)}:
         msg = f"run {record['run']}: a run on a different disk has this name in {url}"
         raise NameTakenError(f"{msg}; start a new run")
-    return published is not None
 
 
 def _put_artifacts(files: "AbstractFileSystem", local: Path, folder: str, artifacts: dict[str, Any]) -> None:
@@ -90,12 +89,11 @@ def _put_artifacts(files: "AbstractFileSystem", local: Path, folder: str, artifa
             pass
 
 
-def _put_manifest(files: "AbstractFileSystem", path: str, record: manifest.Record) -> bytes:
-    """Write the manifest unless one with the same artifacts is there; return the stored one."""
+def _put_manifest(files: "AbstractFileSystem", path: str, record: manifest.Record) -> None:
+    """Write the manifest unless one with the same artifacts is there."""
     found = objects.create(files, manifest.to_bytes(record), path)
     if manifest.parse(found, path)["artifacts"] != record["artifacts"]:
         raise StorageError(f"{path}: expected this run's manifest, found a different one; start a new run")
-    return found
 
 
 def read_runs(url: str) -> tuple[list[manifest.Record], list[tuple[int, records.Promotion | None]]]:
@@ -104,7 +102,7 @@ def read_runs(url: str) -> tuple[list[manifest.Record], list[tuple[int, records.
         files, root = open_storage(url)
         check_bucket(files, root, url)
         contents = read_manifests(files, root)
-        acts = records.read_all(files, root)
+        acts = records.read_all(Storage(files, root, url.rstrip("/")))
     found = {stamp: content for stamp, content in contents.items() if content is not None}
     return [manifest.parse_leniently(content, stamp) for stamp, content in found.items()], acts
 
@@ -142,7 +140,7 @@ def fetch(url: str, folder: Path) -> dict[str, Any] | None:
             msg = f"{url}: there is no published run with {manifest.NAME} at {path}"
             raise DataError(f"{msg}; correct the URL, unless the run has been removed")
         (folder / manifest.NAME).write_bytes(content)
-        for name in manifest.parse(content, url)["artifacts"]:
+        for name in [*manifest.parse(content, url)["artifacts"], verdicts.NAME]:
             if files.exists(f"{path}/{name}"):
                 files.get_file(f"{path}/{name}", str(folder / name))
     return named

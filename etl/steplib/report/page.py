@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from steplib.errors import printable
 from steplib.model.scoring import Measured
 from steplib.model.threshold import DEFAULT, split_threshold
-from steplib.report import curves, missed, plots, rounding, tripod
+from steplib.report import curves, missed, plots, rounding, tripod, verdict
 from steplib.report.by_class import LEAST_ROWS, MOST_FEATURES, QUANTILES, OfClass, summarize
 from steplib.report.curves import Array
 from steplib.runs import manifest
@@ -31,16 +31,22 @@ SHOWN_METRICS = {
 MOST_WEIGHTS, LONGEST_IN_PLOT = 30, 25
 # Between the share of M among the rows that were judged and that among all rows, as a part of the latter.
 LARGEST_DIFFERENCE = 0.1
+WAY_OUT = (
+    "a lost page is made again only by the same version of the project and of matplotlib, with the same REPORT_IDS: "
+    "use these, or copy the file from the storage"
+)
 Record = Mapping[str, Any]
 
 
-def write(path: Path, run: Path, model: Pipeline, measured: Measured, settings: Settings) -> None:
-    """Write the page of a run; `run`: its folder, with the manifest and the CSVs."""
+def write(  # noqa: PLR0913, PLR0917 - where, and what the page is about
+    path: Path, run: Path, model: Pipeline, measured: Measured, judged: Record, settings: Settings
+) -> None:
+    """Write the page of a run; `run`: its folder, with the manifest and the CSVs; `judged`: `verdict` and `changes`."""
     record = manifest.read(run)
     rows = record["artifacts"]["clear_data.csv"]["rows"]
     with open_pool(settings.workers, settings.dask_scheduler) as pool:
-        judged = len(measured.benign), len(measured.malignant)
-        expected = rows * judged[0] / sum(judged), rows * judged[1] / sum(judged)
+        counts = len(measured.benign), len(measured.malignant)
+        expected = rows * counts[0] / sum(counts), rows * counts[1] / sum(counts)
         classes = summarize(run / "clear_data.csv", expected, settings.batch_bytes, pool)
     missed_ids = missed.read_ids(run, model, measured.metrics) if settings.report_ids else []
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -49,6 +55,7 @@ def write(path: Path, run: Path, model: Pipeline, measured: Measured, settings: 
     names = [missed.shorten(name) for name in model[0].feature_names_in_]
     unjudged = _unjudged(measured, classes)
     context = {
+        **verdict.show(judged),
         **_model(record, model, names),
         **_estimates(measured, unjudged["unjudged"]),
         **unjudged,

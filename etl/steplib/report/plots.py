@@ -132,13 +132,13 @@ def draw_weights(names: Sequence[str], weights: Array) -> str:
     return _to_svg(figure, has_legend=False)
 
 
-def draw_over_time(when: NDArray[np.datetime64], series: Mapping[str, Array]) -> str:
-    """Draw metrics of the held-out rows over time, a line for each."""
+def draw_over_time(when: NDArray[np.datetime64], series: Mapping[str, Array], label: str) -> str:
+    """Draw metrics over time, a line for each; `label`: of which rows."""
     figure = Figure(figsize=(2.4 * SIZE[0], SIZE[1]), layout="constrained")
     axes = figure.subplots()
-    for (name, values), marker, color in zip(series.items(), MARKERS, COLORS, strict=True):
+    for (name, values), marker, color in zip(series.items(), MARKERS, COLORS, strict=False):
         axes.plot(when, values, color=color, marker=marker, markersize=4, label=name)
-    axes.set_ylabel("on the held-out rows")
+    axes.set_ylabel(label)
     # The parts of matplotlib for dates have no types.
     locator = AutoDateLocator()  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)

@@ -29,6 +29,8 @@ CLOCKS_DIFFER = timedelta(minutes=5)
 FUTURE = (
     "run %s: its start, %s, is in the future, so it counts as the oldest; check the clock of the machine that made it"
 )
+# What the gate says about a run (etl/steplib/gate/verdicts.py), after its last step.
+JUDGED = ("verdict", "changes")
 # Recorded under the names by which they are imported, if the step has imported them.
 PACKAGES = ("joblib", "numpy", "orjson", "pyarrow", "requests", "scipy", "sklearn")
 
@@ -128,6 +130,8 @@ def forget_others(record: Record, step: str, names: Collection[str]) -> set[str]
 def _forget_steps(record: Record, steps: tuple[str, ...]) -> None:
     record["steps"] = {name: step for name, step in record["steps"].items() if name not in steps}
     record["artifacts"] = {name: made for name, made in record["artifacts"].items() if made["step"] not in steps}
+    for name in JUDGED:
+        record.pop(name, None)
 
 
 def is_finished(record: Record) -> bool:

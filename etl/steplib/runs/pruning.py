@@ -8,8 +8,10 @@ from contextlib import suppress
 from steplib.errors import PipelineError
 from steplib.runs import manifest
 from steplib.runs.folders import SCRATCH, results, runs
+from steplib.runs.records import in_use_and_before
 from steplib.runs.registry import SECONDS_FOR_LOCK, all_runs, results_locked, run_shown_by
 from steplib.runs.run import Run
+from steplib.runs.stores import Disk
 
 PRUNED = ".pruned_"
 # A run that may still continue (between two steps, before a retry) is kept for a day.
@@ -19,7 +21,8 @@ IN_PROGRESS_SECONDS = 86_400
 def prune(run: Run, keep: int, log: logging.Logger, patience: float = SECONDS_FOR_LOCK) -> None:
     """Remove all but the newest `keep` finished runs, and all but the newest `keep` that failed.
 
-    `run`, the runs that `results/` shows, and those that may still continue or are still to be read stay in any case.
+    `run`, the runs that `results/` shows, the run in use, the one before it, and those that may still continue or are
+    still to be read stay in any case.
     Raises UnreachableError if the lock of `results/` is held for more than `patience` seconds.
     """
     with results_locked(patience):
@@ -31,7 +34,8 @@ def prune(run: Run, keep: int, log: logging.Logger, patience: float = SECONDS_FO
                 finished.append(other)
             elif not _is_in_use(other, record):
                 failed.append(other)
-        spared = {run, *map(run_shown_by, results().iterdir())}
+        in_use = map(Run, in_use_and_before(Disk(results())))
+        spared = {run, *in_use, *map(run_shown_by, results().iterdir())}
         for old in {*finished[keep:], *failed[keep:]} - spared:
             _retire(old, log)
     # Outside the lock, because removing is slow.

@@ -38,7 +38,7 @@ def warn_of_clocks(log: logging.Logger) -> None:
 
 
 def point_results_at(run: Run, names: Iterable[str]) -> None:
-    """Point `results/<name>` at this run's artifacts, and `results/latest` at this run if it is finished.
+    """Point `results/<name>` at this run's artifacts.
 
     Names that show a later run's artifacts stay. Other runs are never put there, so that nothing is undone by repeating
     a step, and a start that was in the future never counts later.
@@ -49,10 +49,21 @@ def point_results_at(run: Run, names: Iterable[str]) -> None:
         later = newest_first[: newest_first.index(run)]
         steps = {name: records[run]["artifacts"][name]["step"] for name in names}
         current = [name for name, step in steps.items() if not any(_lacks(records[a], step, name) for a in later)]
-        for name in [*current, *([LATEST] if manifest.is_finished(records[run]) else [])]:
+        for name in current:
             if run_shown_by(results() / name) not in later or not (results() / name).exists():
-                _point(results() / name, Path(RUNS) / run.stamp / ("" if name == LATEST else name))
+                _point(results() / name, Path(RUNS) / run.stamp / name)
         _remove_others(run, set(steps.values()), {other: records[other] for other in newest_first[len(later) :]})
+
+
+def point_latest_at(stamp: str) -> bool:
+    """Point `results/latest` at a run and return True; if it is not on this disk, remove the link."""
+    with results_locked(SECONDS_FOR_LOCK):
+        is_here = manifest.is_finished(manifest.read_leniently(Run(stamp).folder))
+        if is_here:
+            _point(results() / LATEST, Path(RUNS) / stamp)
+        elif (results() / LATEST).is_symlink():
+            (results() / LATEST).unlink()
+    return is_here
 
 
 def _remove_others(run: Run, steps: set[str], records: dict[Run, manifest.Record]) -> None:

@@ -71,7 +71,12 @@ class Run:
             shutil.rmtree(left)
 
     @contextmanager
-    def writing(self, name: str, difference: Difference = lambda *_: "different content") -> Iterator[Path]:
+    def writing(
+        self,
+        name: str,
+        difference: Difference = lambda *_: "different content",
+        way_out: str = "start a new run for it",
+    ) -> Iterator[Path]:
         """Yield a temporary path for an artifact; the file gets its name once it is complete and on disk, or never.
 
         A finished run keeps its file if the new one does not differ from it. Raises UsageError if it does.
@@ -81,14 +86,14 @@ class Run:
             part = scratch / name
             try:
                 yield part
-                if self._keeps(name, part, difference):
+                if self._keeps(name, part, difference, way_out):
                     return
                 replace(part, path)
             except OSError as error:
                 error.filename = error.filename or str(path)
                 raise
 
-    def _keeps(self, name: str, part: Path, difference: Difference) -> bool:
+    def _keeps(self, name: str, part: Path, difference: Difference, way_out: str) -> bool:
         """Return whether to keep the file of a finished run; a damaged one is replaced by identical content.
 
         Raises UsageError if a repeated step would turn a finished run into a mixture of old and new.
@@ -106,7 +111,7 @@ class Run:
             found = difference(path, part) if is_intact else "different content"
         if found:
             msg = f"{name}: run {self.stamp} is finished, and this step would now write {found}"
-            raise UsageError(f"{msg}; start a new run for it")
+            raise UsageError(f"{msg}; {way_out}")
         return True
 
     def input(self, name: str) -> Path:
@@ -223,6 +228,8 @@ class Run:
         others = manifest.forget_others(record, step, artifacts) if exit_code == os.EX_OK else set()
         for name, rows in rest.pop("rows_read", {}).items():
             record["artifacts"][name]["rows"] = rows
+        # What is about the run as a whole.
+        record |= {name: rest.pop(name) for name in manifest.JUDGED if name in rest}
         manifest.note_end(record, step, exit_code, seconds, rest)
         if self.remote:
             self.remote.send(self.folder, {name: record["artifacts"][name] for name in artifacts}, self.log)
