@@ -2,10 +2,11 @@
 
 python bin/ask.py settings        ETL_PYTHON or an empty line; the names of the locks that the steps need
 python bin/ask.py pause TRY       the seconds to wait after the try that failed, counted from 1; nothing after the last
-python bin/ask.py results LOG     where the results and the log are, and the four metrics
+python bin/ask.py results LOG     where the results and the log are, the four metrics, and the verdict
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,7 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "etl"))
 from steplib import settings
 from steplib.address import cloud_of
+from steplib.envfile import ROOT
 from steplib.errors import PipelineError, explain
+from steplib.gate import verdicts
 from steplib.runs import manifest, opening
 
 # The settings that may name a place in a cloud.
@@ -47,7 +50,18 @@ def ask_results(log_file: str) -> list[str]:
         f"Results: {run.folder}",
         f"Log:     {run.log}",
         *(f"  {name}: {metrics[name]}" for name in manifest.METRICS),
+        *describe_verdict(run.stamp, verdicts.read(run.folder)),
     ]
+
+
+def describe_verdict(stamp: str, verdict: verdicts.Verdict | None) -> list[str]:
+    """Return the verdict and, for a run that is held back, the command that brings it into use all the same."""
+    if verdict is None:
+        return []
+    if verdict["promotes"]:
+        return [f"Verdict: {verdict['outcome']}: {verdict['reason']}"]
+    command = shlex.join([sys.executable, f"{ROOT}/etl/runs.py", "promote", stamp]) + ' --reason "..."'
+    return [f"Held back: {verdict['outcome']}: {verdict['reason']}; to use it all the same: {command}"]
 
 
 QUESTIONS: dict[str, Callable[..., list[str]]] = {"settings": ask_settings, "pause": ask_pause, "results": ask_results}

@@ -67,10 +67,10 @@ def test_odd_manifests_do_not_hide_other_runs(project: Project, run_up_to: RunUp
     done = project.step("runs", "list", *([f"file://{project.root}/results"] if place == "storage" else []))
 
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert {line.split()[0] for line in lines[1:-2]} == {run.name for run in listed}
+    lines = done.stdout.partition("\n\n")[0].splitlines()
+    assert {line.split()[0] for line in lines[1:]} == {run.name for run in listed}
     (line,) = (line for line in lines if line.startswith(good["run"]))
-    assert re.findall(r"0\.\d{4}|1\.0000", line) == ["0.9919", "0.9762", "1.0000", "0.9880", "0.9994"]
+    assert re.findall(r"0\.\d{4}|1\.0000", line) == ["0.9919", "0.9762", "1.0000", "0.9880", "0.9994", "0.0209"]
     assert max(map(len, lines)) < 1000
     assert (project.root / "results" / "history.html").read_text(encoding="utf-8").endswith("</html>\n")
     if place == "this disk":
@@ -85,19 +85,25 @@ def test_when_which_run_was_in_use(project: Project, run_up_to: RunUpTo) -> None
     good = json.loads((store / "promotions" / "1.json").read_bytes())
     odd = [good | {name: value} for name in ("at", "act", "by", "run", "number", "started") for value in ODD_VALUES]
     contents = [*(json.dumps(record).encode() for record in odd), b"", *ODD_CONTENTS]
-    gone = good | {"run": "2020_01_01_00_00_00", "at": "2026-11-20T01:02:03.5+01:00", "act": "roll-back", "by": "a@b"}
+    gone = good | {
+        "run": "2020_01_01_00_00_00",
+        "at": "2026-11-20T01:02:03.5+01:00",
+        "act": "rollback",
+        "by": "a@b",
+        "reason": "why",
+    }
     for number, content in enumerate([*contents, json.dumps(gone).encode()], start=2):
         (store / "promotions" / f"{number}.json").write_bytes(content)
     done = project.step("runs", "list", f"file://{store}")
 
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.split("\n\n")[1].splitlines()
-    assert head.split() == ["number", "in", "use", "from", "(UTC)", "until", "run", "act", "by"]
+    assert head.split() == ["number", "in", "use", "from", "(UTC)", "until", "run", "act", "by", "reason"]
     assert [int(row.split()[0]) for row in rows] == list(range(len(contents) + 2, 0, -1))
-    last = ["2026-11-20", "00:02:03", "2020_01_01_00_00_00", "(removed)", "roll-back", "a@b"]
+    last = ["2026-11-20", "00:02:03", "2020_01_01_00_00_00", "(removed)", "rollback", "a@b", "why"]
     assert rows[0].split()[1:] == last
     since = good["at"][:19].split("T")
-    assert rows[-1].split()[1:] == [*since, "?", run.name, "publication", good["by"]]
+    assert rows[-1].split()[1:] == [*since, "?", run.name, "gate", good["by"], *good["reason"].split()]
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\ud800]", done.stdout)
     page = (project.root / "results" / "history.html").read_text(encoding="utf-8")
     assert "2020_01_01_00_00_00 (removed)" in page
@@ -121,7 +127,7 @@ def test_name_of_a_source_is_only_text(project: Project, run_up_to: RunUpTo, set
     done = project.step("runs", "list", **settings)
 
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 4
+    assert len(done.stdout.splitlines()) == 7
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\ud800]", done.stdout)
     assert r"\x1b]0;x\x07\x9b31m\u202etxt.csv\ud800\n<script>" in done.stdout
     page = (project.root / "results" / "history.html").read_text(encoding="utf-8")

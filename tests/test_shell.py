@@ -30,8 +30,10 @@ def test_success_prints_the_results(project: Project) -> None:
     assert done.returncode == 0
     assert lines[0] == f"Results: {project.runs()[0]}"
     assert Path(lines[1].split(maxsplit=1)[1]).is_file()
-    assert [line.split(":")[0].strip() for line in lines[2:]] == ["accuracy", "precision", "recall", "f1_score"]
-    assert all(0.9 < float(line.split(":")[1]) <= 1 for line in lines[2:])
+    *metrics, verdict = lines[2:]
+    assert [line.split(":")[0].strip() for line in metrics] == ["accuracy", "precision", "recall", "f1_score"]
+    assert all(0.9 < float(line.split(":")[1]) <= 1 for line in metrics)
+    assert verdict == "Verdict: first: no run is in use yet"
     assert not (project.root / ".venv").exists()
 
 
