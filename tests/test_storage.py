@@ -192,7 +192,7 @@ def test_history(project: Project, published: Path) -> None:
     assert [line.split()[0] for line in lines[1:4]] == [run.name for run in reversed(project.runs())]
     assert lines[1].split()[-4:] == ["transform:", "failed", "with", "65"]
     assert lines[2].split()[-2:] == ["done", "latest"]
-    assert re.findall(r"0\.\d{4}|1\.0000", lines[2]) == ["0.9919", "0.9762", "1.0000", "0.9880", "0.9994"]
+    assert re.findall(r"0\.\d{4}|1\.0000", lines[2]) == ["0.9919", "0.9762", "1.0000", "0.9880", "0.9994", "0.0209"]
     assert len(remote.stdout.splitlines()) == 9
     assert all(run.name in page for run in project.runs())
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
@@ -203,7 +203,8 @@ def test_documented_reader_and_roll_back(project: Project, published: Path) -> N
     """The documented code loads the latest model, and the documented command rolls back to an older run."""
     page = (ROOT / "docs" / "storage.md").read_text(encoding="utf-8")
     (reader,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "s3://" in code)
-    (command,) = re.findall(r"^\.venv/bin/python etl/runs\.py (rollback .*)$", page, re.MULTILINE)
+    page = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^\.venv/bin/python etl/runs\.py (rollback s3.*)$", page, re.MULTILINE)
     older, newer = (run.name for run in project.runs())
 
     def documented(text: str) -> str:

@@ -4,30 +4,38 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from steplib.errors import DataError, PipelineError, UsageError, explain, printable
 from steplib.model import joblib
 from steplib.model.metrics import rank_again
 from steplib.model.scoring import measure
-from steplib.publish import publishing
+from steplib.publish import fold_proof, publishing, verdict_proof
 from steplib.publish.promotions import describe
-from steplib.publish.records import LATEST
 from steplib.runs import difference, manifest
 from steplib.runs.folders import runs
+from steplib.runs.records import LATEST
 from steplib.settings import Settings
 from steplib.table.pool import open_pool
 
 VALIDATION = "cross_validation.csv"
 NEEDED = ("clear_data.csv", "model.pkl", "predictions.csv", "evaluation.json")
 
-# What was compared, and how it differs, if it does.
-Check = tuple[str, str | None]
+
+class Check(NamedTuple):
+    """What was compared; how it differs, if it does; why it could not be compared, if so."""
+
+    name: str
+    found: str | None = None
+    note: str | None = None
+
+
 Latest = dict[str, Any]
 
 
@@ -36,14 +44,15 @@ def verify(text: str, settings: Settings) -> None:
     with _open_run(text) as (folder, latest):
         record = manifest.read(folder)
         checks = []
-        for name, found in _all_checks(folder, record, latest, _stamp_in(text), settings):
-            print(printable(f"{name:<32} {f'differs: {found}' if found else 'matches'}"))
-            checks.append((name, found))
+        for check in _all_checks(folder, record, latest, text, settings):
+            found = f"differs: {check.found}" if check.found else "matches"
+            print(printable(f"{check.name:<32} {f'left out: {check.note}' if check.note else found}"))
+            checks.append(check)
     for note in _other_versions(record):
         print(printable(note))
-    for name, found in checks:
-        if found:
-            msg = f"{name}: expected what was written, found {found}; do not use run {record['run']}"
+    for check in checks:
+        if check.found:
+            msg = f"{check.name}: expected what was written, found {check.found}; do not use run {record['run']}"
             raise DataError(msg)
     print(f"Run {record['run']} matches its manifest, and its model reproduces its metrics.")
 
@@ -68,19 +77,21 @@ def _open_run(text: str) -> Iterator[tuple[Path, Latest | None]]:
 
 
 def _all_checks(
-    folder: Path, record: manifest.Record, latest: Latest | None, stamp: str | None, settings: Settings
+    folder: Path, record: manifest.Record, latest: Latest | None, text: str, settings: Settings
 ) -> Iterator[Check]:
-    """Compare the names and each artifact and, only if all of these fit, the predictions and the metrics."""
-    checks = [(manifest.NAME, _name_difference(folder, record, latest, stamp))]
+    """Compare the names and each artifact and, only if all of these fit, what follows from them."""
+    checks = [Check(manifest.NAME, _name_difference(folder, record, latest, _stamp_in(text)))]
     if latest:
         expected = describe((folder / manifest.NAME).read_bytes())
         different = (name for name in expected if latest.get(name) != expected[name])
-        checks.append((LATEST, next((f"a different {name}" for name in different), None)))
+        checks.append(Check(LATEST, next((f"a different {name}" for name in different), None)))
     names = [*record["artifacts"], *(name for name in NEEDED if name not in record["artifacts"])]
-    checks += [(name, _file_difference(folder / name, record["artifacts"].get(name))) for name in names]
+    checks += [Check(name, _file_difference(folder / name, record["artifacts"].get(name))) for name in names]
     yield from checks
-    if not any(found for _, found in checks):
+    if not any(check.found for check in checks):
         yield from _score_again(folder, record, settings)
+        url = re.sub(rf"/+(latest\.json|runs/+{record['run']})/*$", "", text) if "://" in text else None
+        yield Check("verdict, made again", *verdict_proof.check(folder, record, settings, url))
 
 
 def _name_difference(folder: Path, record: manifest.Record, latest: Latest | None, stamp: str | None) -> str | None:
@@ -108,13 +119,14 @@ def _score_again(folder: Path, record: manifest.Record, settings: Settings) -> I
     model, written = (folder / "model.pkl").read_bytes(), folder / "predictions.csv"
     # The very bytes that are unpickled.
     if hashlib.sha256(model).hexdigest() != record["artifacts"]["model.pkl"]["sha256"]:
-        yield "model.pkl", "different content (sha256)"
+        yield Check("model.pkl", "different content (sha256)")
         return
     validation = folder / VALIDATION if VALIDATION in record["artifacts"] else None
     with tempfile.TemporaryFile() as again, open_pool(settings.workers, settings.dask_scheduler) as pool:
         try:
+            fitted = joblib.load(io.BytesIO(model))
             metrics = measure(
-                joblib.load(io.BytesIO(model)),
+                fitted,
                 folder / "clear_data.csv",
                 again,
                 settings.batch_bytes,
@@ -125,20 +137,22 @@ def _score_again(folder: Path, record: manifest.Record, settings: Settings) -> I
             # A machine or a cluster that fails says nothing about the run; anything else is not this run's model.
             if isinstance(error, PipelineError) or explain(error)[1] != os.EX_SOFTWARE:
                 raise
-            yield "model.pkl", f"a model that cannot score clear_data.csv ({type(error).__name__})"
+            yield Check("model.pkl", f"a model that cannot score clear_data.csv ({type(error).__name__})")
             return
         again.seek(0)
         found = difference.of_rows((line.decode() for line in again), written)
-        yield "predictions, made again", found
+        yield Check("predictions, made again", found)
+        if validation:
+            yield Check("cross-validation, made again", *fold_proof.check(folder, fitted, settings, pool))
     try:
         recorded = dict(json.loads((folder / "evaluation.json").read_bytes()))
     except (ValueError, TypeError, RecursionError) as error:
-        yield "evaluation.json", f"no metrics ({type(error).__name__})"
+        yield Check("evaluation.json", f"no metrics ({type(error).__name__})")
         return
     if not found:
         metrics = rank_again(metrics, written, validation)
-    yield "metrics, computed again", difference.of_metrics(metrics, recorded)
-    yield "metrics in the manifest", difference.of_metrics(manifest.metrics(record), recorded)
+    yield Check("metrics, computed again", difference.of_metrics(metrics, recorded))
+    yield Check("metrics in the manifest", difference.of_metrics(manifest.metrics(record), recorded))
 
 
 def _other_versions(record: manifest.Record) -> list[str]:
