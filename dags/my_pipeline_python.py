@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowException
 
 sys.path.append(str(Path(__file__).resolve().parent))
 from my_pipeline_shared.settings import ROOT
-from my_pipeline_shared.task import DAG_OPTIONS, MODEL, check_conf, check_log, environment, record_model
+from my_pipeline_shared.task import OUTCOME, PIPELINE_OPTIONS, check_conf, check_log, environment, record_outcome
 
 
 def run_step(step: str, env: dict[str, str]) -> str:
@@ -40,10 +40,10 @@ def call(step: str, after: str | None = None) -> dict[str, Any]:
     }
 
 
-with DAG("my_pipeline_python", schedule=None, doc_md=__doc__, **DAG_OPTIONS):
+with DAG("my_pipeline_python", schedule=None, doc_md=__doc__, **PIPELINE_OPTIONS):
     data_loader = PythonOperator(**call("data_loader"), pre_execute=check_conf)
     transform = PythonOperator(**call("transform", after="data_loader"))
     train = PythonOperator(**call("train", after="transform"))
-    evaluate = PythonOperator(**call("evaluate", after="train"), outlets=[MODEL], post_execute=record_model)
+    evaluate = PythonOperator(**call("evaluate", after="train"), outlets=[OUTCOME], post_execute=record_outcome)
 
     data_loader >> transform >> train >> evaluate

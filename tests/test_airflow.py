@@ -22,16 +22,18 @@ import joblib
 import psutil
 import pytest
 import requests
-from conftest import ROOT, STEPS, Project, copy_project
+from conftest import ROOT, STEPS, Project, copy_project, garbled, wdbc_rows
 from misbehaving import serve
 
 DAGS = ("my_pipeline", "my_pipeline_python")
-# The example of the README.
+# The example of docs/airflow.md.
 CONSUMER = """
-from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, Asset
-with DAG("consumer", schedule=[Asset.ref(name="my_pipeline_model")], is_paused_upon_creation=False):
-    EmptyOperator(task_id="after_a_new_model")
+from airflow.sdk import DAG, Asset, task
+@task
+def after_a_new_model(triggering_asset_events):
+    return [event.extra for event in triggering_asset_events[Asset("my_pipeline_model")]]
+with DAG("consumer", schedule=[Asset("my_pipeline_model")], is_paused_upon_creation=False):
+    after_a_new_model()
 """
 SECONDS_TO_END = 120
 PASSWORDS = "simple_auth_manager_passwords.json.generated"
@@ -62,14 +64,21 @@ class Airflow(NamedTuple):
 
     def get(self, path: str) -> Any:
         """Return the REST API's answer to a GET request."""
-        response = self.session.get(f"{self.address}/api/v2{path}", timeout=30)
+        response = self.request("GET", path)
         assert response.ok, response.text
         return response.json()
 
     def post(self, path: str, **body: object) -> requests.Response:
-        """Send a POST request; repeat it while Airflow answers 500 (seen once in a few hundred requests)."""
+        """Send a POST request."""
+        return self.request("POST", path, json=body)
+
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Send a request; repeat it while Airflow answers 500.
+
+        It does so for an asset event whose consumer is still queued, and was seen to once in a few hundred requests.
+        """
         for _ in range(5):
-            response = self.session.post(f"{self.address}/api/v2{path}", json=body, timeout=30)
+            response = self.session.request(method, f"{self.address}/api/v2{path}", timeout=30, **options)
             if response.status_code != requests.codes.server_error:
                 break
             time.sleep(1)
@@ -113,6 +122,24 @@ class DagRun(NamedTuple):
         lines = self.airflow.get(f"{self.path}/taskInstances/{task}/logs/{try_number}")["content"]
         return "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
 
+    def xcom(self, task: str) -> Any:
+        """Return what a task has returned."""
+        return self.airflow.get(f"{self.path}/taskInstances/{task}/xcomEntries/return_value")["value"]
+
+    def question(self) -> Any:
+        """Return what the run's task `approve` asks, if it does."""
+        asked = self.airflow.get(f"{self.path}/hitlDetails")["hitl_details"]
+        return asked[0] if asked and asked[0]["task_instance"]["state"] == "awaiting_input" else None
+
+    def answer(self, option: str, reason: str) -> None:
+        """Answer that question, as the UI does."""
+        response = self.airflow.session.patch(
+            f"{self.airflow.address}/api/v2{self.path}/taskInstances/approve/-1/hitlDetails",
+            json={"chosen_options": [option], "params_input": {"reason": reason}},
+            timeout=30,
+        )
+        assert response.ok, response.text
+
     def clear(self, task: str) -> None:
         """Clear a task and its downstream tasks, as the UI does."""
         response = self.airflow.post(
@@ -127,7 +154,7 @@ class DagRun(NamedTuple):
 
     def asset_event(self) -> Any:
         """Return the run's only asset event."""
-        events = self.airflow.get("/assets/events")["asset_events"]
+        events = self.airflow.get("/assets/events?order_by=-timestamp")["asset_events"]
         (event,) = [event for event in events if event["source_run_id"] == self.run_id]
         return event
 
@@ -282,11 +309,11 @@ ALL_GREEN = dict.fromkeys(STEPS, ("success", 1))
 
 def test_dag_is_there_at_once(airflow: Airflow) -> None:
     """A new user finds both DAGs and no others, unpaused, without import errors, their docstring as their page."""
-    dags = wait_for(lambda: found if len(found := airflow.get("/dags")["dags"]) == 3 else None)
+    dags = wait_for(lambda: found if len(found := airflow.get("/dags")["dags"]) == 4 else None)
     found = {dag["dag_id"]: dag for dag in dags}
 
     assert airflow.get("/importErrors")["total_entries"] == 0
-    assert set(found) == {*DAGS, "consumer"}
+    assert set(found) == {*DAGS, "my_pipeline_promotion", "consumer"}
     assert not any(dag["is_paused"] for dag in found.values())
     details = airflow.get("/dags/my_pipeline/details")
     assert "| `evaluate` |" in details["doc_md"]
@@ -316,14 +343,67 @@ def test_same_results_as_by_shell(airflow: Airflow, dag: str) -> None:
     source = manifest(folder)["artifacts"]["raw_data.csv"]
     assert bool(storage) == (Path(place) / "runs" / folder.name / "manifest.json").exists()
     published = {"published": f"file://{place}/runs/{folder.name}"} if storage else {}
-    assert event["extra"] == {"run": str(folder), "data_sha256": source["sha256"], **published, **metrics}
+    facts = {"stamp": folder.name, "run": str(folder), "data_sha256": source["sha256"]}
+    assert event["extra"] == facts | {"verdict": manifest(folder).get("verdict")} | published | metrics
     assert airflow.get(f"{run.path}/taskInstances/evaluate/xcomEntries/metrics")["value"] == metrics
-    wait_for(lambda: True if event["timestamp"] <= last_run_after(airflow, "consumer") else None)
+    consumer = started_by(event, airflow, "consumer")
+    assert consumer.wait() == "success"
+    assert event["extra"] in consumer.xcom("after_a_new_model")
 
 
-def last_run_after(airflow: Airflow, dag: str) -> str:
-    """Return the latest time at which a run of the DAG was due."""
-    return max((run["run_after"] for run in airflow.get(f"/dags/{dag}/dagRuns")["dag_runs"]), default="")
+def started_by(event: Any, airflow: Airflow, dag: str) -> DagRun:
+    """Wait for the run of a DAG that an asset event starts, and return it."""
+
+    def find() -> DagRun | None:
+        for run in airflow.get(f"/dags/{dag}/dagRuns?order_by=-run_after")["dag_runs"]:
+            found = DagRun(airflow, dag, run["dag_run_id"])
+            events = airflow.get(f"{found.path}/upstreamAssetEvents")["asset_events"]
+            if event["id"] in {one["id"] for one in events}:
+                return found
+        return None
+
+    found: DagRun = wait_for(find)
+    return found
+
+
+@pytest.mark.parametrize("option", ["Approve", "Reject"])
+def test_held_back_run_waits_for_a_person(airflow: Airflow, option: str) -> None:
+    """A run that is held back is no event of the model's asset, but is reported, and promoted once it is approved."""
+    root, reason = airflow.project.root, "; touch pwned $(touch pwned) {{ 7 * 7 }} it's .sh"
+    (root / "worse.csv").write_text("\n".join(garbled(wdbc_rows())) + "\n", encoding="utf-8")
+    assert airflow.trigger().wait() == "success"
+    settings = (root / ".env").read_text(encoding="utf-8")
+    with replaced(root / ".env", f"{settings}\nDATA_URL=worse.csv\nGATE=on\n"):
+        run = airflow.trigger()
+        assert run.wait() == "success"
+        event, stamp = run.asset_event(), run.folders()[0].name
+        promotion = started_by(event, airflow, "my_pipeline_promotion")
+        question = wait_for(promotion.question)
+        promotion.answer(option, reason)
+        assert promotion.wait() == "success"
+    verdict = manifest(run.folders()[0])["verdict"]
+
+    assert (verdict["outcome"], event["name"]) == ("worse", "my_pipeline_held_back")
+    assert event["extra"]["verdict"] == verdict
+    assert question["subject"] == f"Promote run {stamp}?"
+    assert verdict["reason"] in question["body"]
+    assert re.search(r"\| accuracy \| 0\.97\d* \| 0\.\d+ \| \S+ \|\n\| recall \| 0\.96", question["body"])
+    (notice,) = [one for one in airflow.source.received if stamp in one["title"]]  # type: ignore[attr-defined]
+    assert (notice["title"], notice["type"]) == (f"my_pipeline: run {stamp} is held back", "warning")
+    assert notice["message"].startswith(f"Verdict: worse\nReason: {verdict['reason']}\nTo promote it: ")
+    assert notice["message"].endswith(f"/etl/runs.py' promote {stamp} --reason TEXT --by NAME")
+    act = json.loads((root / "results" / "promotions" / "latest.json").read_bytes())
+    assert (act["run"] == stamp) == (option != "Reject")
+    if option == "Reject":
+        assert promotion.tasks() == {"approve": ("success", 1), "promote": ("skipped", 0)}
+        return
+    assert promotion.tasks() == dict.fromkeys(("approve", "promote"), ("success", 1))
+    assert (act["act"], act["reason"], act["by"], act["verdict"]) == ("promote", reason, "admin", verdict)
+    promoted = promotion.asset_event()
+    assert (promoted["name"], promoted["extra"]) == ("my_pipeline_model", event["extra"] | {"promoted_by": "admin"})
+    consumer = started_by(promoted, airflow, "consumer")
+    assert consumer.wait() == "success"
+    assert promoted["extra"] in consumer.xcom("after_a_new_model")
 
 
 def test_only_one_at_a_time(airflow: Airflow) -> None:

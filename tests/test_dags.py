@@ -14,6 +14,7 @@ from conftest import STEPS, Project
 from misbehaving import SECRET, serve
 
 DAGS = {"my_pipeline", "my_pipeline_python"}
+PROMOTION = "my_pipeline_promotion"
 PARSE = """
 import json, sys, time, warnings
 import airflow.sdk
@@ -26,12 +27,15 @@ bag = DagBag(sys.argv[1])
 cpu_time = time.process_time() - start
 dags = {
     dag.dag_id: {
-        "schedule": dag.schedule,
+        "schedule": dag.schedule if isinstance(dag.schedule, str | None) else [one.name for one in dag.schedule],
         "tasks": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
         "timeouts": sorted({task.execution_timeout.total_seconds() for task in dag.tasks}),
         "retries": [task.retries for task in dag.tasks],
         "reported": [task.has_on_failure_callback for task in dag.tasks],
         "params": dag.params.dump(),
+        "outlets": [outlet.name for task in dag.tasks for outlet in task.outlets],
+        "run_types": sorted(dag.allowed_run_types),
+        "limit": dag.dagrun_timeout and dag.dagrun_timeout.total_seconds(),
     }
     for dag in bag.dags.values()
 }
@@ -45,7 +49,9 @@ warnings.simplefilter("ignore")
 from airflow.dag_processing.dagbag import DagBag
 from airflow.utils import db
 db.initdb()
-for dag in DagBag(sys.argv[1]).dags.values():
+for name, dag in DagBag(sys.argv[1]).dags.items():
+    if name == "my_pipeline_promotion":
+        continue  # it would wait for a person
     run = dag.test(logical_date=None)
     print("RUN", run.dag_id, run.state.value)
 """
@@ -53,7 +59,9 @@ RENDER = """
 import json, sys, types, warnings
 warnings.simplefilter("ignore")
 from airflow.dag_processing.dagbag import DagBag
-for dag in DagBag(sys.argv[1]).dags.values():
+for name, dag in DagBag(sys.argv[1]).dags.items():
+    if name == "my_pipeline_promotion":
+        continue
     task = dag.get_task("data_loader")
     run = types.SimpleNamespace(run_after="now")
     task.render_template_fields({"dag": dag, "dag_run": run, "run_id": "run", "params": {"data_url": None}})
@@ -101,9 +109,26 @@ notice.SECONDS_TO_SEND = 1
 task = types.SimpleNamespace(dag_id="my_pipeline", run_id="of another worker", task_id="train")
 context = {"ti": task, "dag_run": types.SimpleNamespace(run_after="now")}
 start = time.monotonic()
-accepted = notice.send(context)
+accepted = notice.send_failure(context)
 print(notice.describe(context), accepted, time.monotonic() - start < 20, sep="\\n", flush=True)
 os._exit(0)
+"""
+TIMED_OUT = """
+import sys, types
+sys.path.append(sys.argv[1])
+from my_pipeline_shared import notice
+task = types.SimpleNamespace(dag_id="my_pipeline", run_id="run", task_id="train", xcom_pull=lambda *_, **__: None)
+task.get_task_states = lambda *_, **__: {"run": {"train": "skipped"}}
+for reason in ("task_failure", "timed_out"):
+    context = {"ti": task, "dag_run": types.SimpleNamespace(run_after="now"), "reason": reason}
+    notice.notify_if_unsent(context)
+"""
+QUESTION = """
+import os, json, sys, types
+sys.path.append(sys.argv[1])
+from my_pipeline_promotion import HELD_BACK, describe
+runs = [types.SimpleNamespace(extra=facts, timestamp=i) for i, facts in enumerate(json.loads(os.environ["FACTS"]))]
+print(json.dumps(describe({"triggering_asset_events": {HELD_BACK: runs[::-1]}})))
 """
 POLICY = """
 import sys
@@ -148,10 +173,16 @@ def test_only_the_dags_of_a_project_in_the_dags_folder_are_parsed(project: Proje
     found = parse(project, folder)
 
     assert found["errors"] == {}
-    assert set(found["dags"]) == DAGS
-    assert sorted(Path(file).name for file in found["files"]) == ["my_pipeline.py", "my_pipeline_python.py"]
+    assert set(found["dags"]) == DAGS | {PROMOTION}
+    assert {Path(file).stem for file in found["files"]} == DAGS | {PROMOTION}
     assert found["heavy"] == []
     assert found["cpu_time"] < 0.5
+    promotion = found["dags"].pop(PROMOTION)
+    assert promotion["tasks"] == {"approve": [], "promote": ["approve"]}
+    assert promotion["schedule"] == ["my_pipeline_held_back"]
+    # Otherwise Airflow would show the asset only after its first event.
+    assert promotion["outlets"] == ["my_pipeline_model"]
+    assert promotion["run_types"] == ["asset_triggered"]
     for dag in found["dags"].values():
         assert list(dag["tasks"]) == list(STEPS)
         assert dag["tasks"] == {
@@ -164,6 +195,8 @@ def test_only_the_dags_of_a_project_in_the_dags_folder_are_parsed(project: Proje
         assert dag["retries"] == [2, 2, 2, 2]
         assert dag["reported"] == [True] * 4
         assert dag["timeouts"] == [21600]
+        assert dag["outlets"] == ["my_pipeline_outcome"]
+        assert dag["run_types"] == ["manual", "operator_triggered", "scheduled"]
 
 
 def test_settings_of_the_dag(project: Project) -> None:
@@ -171,11 +204,13 @@ def test_settings_of_the_dag(project: Project) -> None:
     in_file = "SCHEDULE='0 5 * * 1'\nSTEP_TIMEOUT=9\n"
     (project.root / ".env").write_text(in_file, encoding="utf-8")
     empty = {"ETL_PYTHON": "", "SCHEDULE": ""}
-    found = parse(project, project.root, STEP_TIMEOUT="60", DATA_URL="https://example.org/a.csv", **empty)
+    set_here = {"STEP_TIMEOUT": "60", "RETRY_DELAY": "5", "DATA_URL": "https://example.org/a.csv"}
+    found = parse(project, project.root, **set_here, **empty)
 
     assert found["errors"] == {}
     assert found["dags"]["my_pipeline"]["schedule"] == "0 5 * * 1"
     assert found["dags"]["my_pipeline"]["timeouts"] == [60]
+    assert [found["dags"][dag]["limit"] for dag in sorted(DAGS)] == [4 * (3 * 60 + 5 + 15) + 3600] * 2
     assert found["dags"]["my_pipeline_python"]["schedule"] is None
     assert found["dags"]["my_pipeline"]["params"] == {"data_url": "https://example.org/a.csv"}
 
@@ -391,6 +426,30 @@ def test_notice_without_an_answer_and_without_a_log(project: Project) -> None:
         output = in_airflow(project, SLOW_NOTICE, project.root / "dags", NOTIFY_URL=target)
 
     assert output.splitlines()[-4:] == ["Task: train", "Cause: see the log of the task in Airflow", "False", "True"]
+
+
+def test_run_that_took_too_long_is_reported(project: Project) -> None:
+    """Airflow skips the tasks of such a run, so none of them has failed."""
+    with serve() as source:
+        target = f"json://127.0.0.1:{source.server_port}/notices"
+        in_airflow(project, TIMED_OUT, project.root / "dags", NOTIFY_URL=target)
+
+    assert [notice["title"] for notice in source.received] == ["my_pipeline failed"]
+
+
+def test_question_shows_the_newest_run(project: Project) -> None:
+    """A verdict without a run to compare with is shown with dashes; runs held back at the same time are named."""
+    verdict = {"outcome": "cannot tell", "reason": "only 12 records in common", "against": None, "brier": None}
+    verdict |= {"accuracy": {"champion": 0.98, "challenger": 0.94, "p": 0}}
+    runs = [{"stamp": f"2026_11_22_21_36_{second}", "run": "/r", "verdict": verdict} for second in (36, 37)]
+    runs[1]["published"] = "s3://bucket/runs/2026_11_22_21_36_37"
+    shown = json.loads(in_airflow(project, QUESTION, project.root / "dags", FACTS=json.dumps(runs)).splitlines()[-1])
+
+    assert shown.startswith("Run `2026_11_22_21_36_37` is held back: **cannot tell**.\n\nonly 12 records in common\n")
+    assert "| | in use: none | this run | p |" in shown
+    assert "| Brier score | – | – | – |\n| accuracy | 0.98 | 0.94 | 0 |" in shown
+    assert "`s3://bucket/runs/2026_11_22_21_36_37`" in shown
+    assert shown.endswith("not promoted here: 2026_11_22_21_36_36")
 
 
 def test_cause_of_a_failure_is_that_of_the_last_try(project: Project, tmp_path: Path) -> None:

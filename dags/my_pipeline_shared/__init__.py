@@ -1,4 +1,4 @@
-"""What both DAGs share; holds no DAG."""
+"""What the DAGs share; holds no DAG."""
 
 import sys
 from pathlib import Path

@@ -1,15 +1,17 @@
-"""The notice of a failed run, sent to NOTIFY_URL."""
+"""The notices of a failed run and of one that is held back, sent to NOTIFY_URL."""
 
 import logging
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from airflow.sdk import Context, TaskInstanceState
 from steplib.errors import PipelineError
 from steplib.runs import registry
 
-from my_pipeline_shared.settings import NOTIFY_URL
+from my_pipeline_shared.settings import ETL_PYTHON, NOTIFY_URL, ROOT
 
 # Airflow kills a task whose callbacks take longer than 20 s, and would then try it again.
 SECONDS_TO_SEND = 10
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 def notify(context: Context) -> None:
     """Report the failure of a task from its own process, on the worker that has the run's log."""
     # A task that has failed already was marked as failed or has lost its worker; notify_if_unsent reports it.
-    if NOTIFY_URL and state_of(context) == TaskInstanceState.RUNNING and send(context):
+    if NOTIFY_URL and state_of(context) == TaskInstanceState.RUNNING and send_failure(context):
         context["ti"].xcom_push(SENT, value=True)
 
 
@@ -30,9 +32,19 @@ def notify_if_unsent(context: Context) -> None:
     ti = context["ti"]
     # `airflow dags test` calls this without a connection to Airflow; there, the task itself has reported.
     with suppress(NameError):
-        # A task that was cleared meanwhile is running again, without the mark.
-        if NOTIFY_URL and state_of(context) == TaskInstanceState.FAILED and not ti.xcom_pull(ti.task_id, key=SENT):
-            send(context)
+        # A task that was cleared meanwhile is running again, without the mark; one whose run took too long is skipped.
+        has_failed = context.get("reason") == "timed_out" or state_of(context) == TaskInstanceState.FAILED
+        if NOTIFY_URL and has_failed and not ti.xcom_pull(ti.task_id, key=SENT):
+            send_failure(context)
+
+
+def notify_of_held_back(context: Context, stamp: str, verdict: dict[str, Any]) -> None:
+    """Report a run that waits for a person, and how to promote it."""
+    if NOTIFY_URL:
+        command = shlex.join([ETL_PYTHON, f"{ROOT}/etl/runs.py", "promote", stamp])
+        text = f"Verdict: {verdict['outcome']}\nReason: {verdict['reason']}"
+        text += f"\nTo promote it: {command} --reason TEXT --by NAME"
+        send(f"{context['ti'].dag_id}: run {stamp} is held back", text, "warning")
 
 
 def state_of(context: Context) -> str | None:
@@ -43,8 +55,13 @@ def state_of(context: Context) -> str | None:
     return state
 
 
-def send(context: Context) -> bool:
+def send_failure(context: Context) -> bool:
     """Send which task failed, why, and where the log is, but no data; return whether the message was accepted."""
+    return send(f"{context['ti'].dag_id} failed", describe(context), "failure")
+
+
+def send(title: str, text: str, kind: str) -> bool:
+    """Send a message of one of apprise's kinds; return whether it was accepted. If not, the log says why."""
     try:
         import apprise
     except ModuleNotFoundError:
@@ -57,8 +74,7 @@ def send(context: Context) -> bool:
     if not target.add(NOTIFY_URL):
         log.error("NOTIFY_URL: expected an apprise URL, found something else; correct it")
         return False
-    title, failure = f"{context['ti'].dag_id} failed", apprise.NotifyType.FAILURE
-    sending = ThreadPoolExecutor(1).submit(target.notify, describe(context), title, failure)
+    sending = ThreadPoolExecutor(1).submit(target.notify, text, title, apprise.NotifyType(kind))
     with suppress(TimeoutError):
         if sending.result(SECONDS_TO_SEND):
             return True

@@ -1,4 +1,4 @@
-"""How a script becomes a task of either DAG: its form, its environment, its retries, what is checked and recorded."""
+"""How a script becomes a task of a DAG: its form, its environment, its retries, what is checked and recorded."""
 
 import os
 import re
@@ -6,19 +6,23 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import Asset, Context, Param, RetryDecision, RetryPolicy, literal
+from airflow.sdk import Asset, AssetAlias, Context, Param, RetryDecision, RetryPolicy, literal
 from airflow.sdk.exceptions import AirflowFailException
 from steplib.address import check_storage_url
-from steplib.runs import manifest
+from steplib.gate import verdicts
+from steplib.runs import manifest, registry
 from steplib.runs.folders import stamp_of_log
 from steplib.runs.run import Run
 from steplib.source.address import redact
 
 from my_pipeline_shared.connection import WithConnection
-from my_pipeline_shared.notice import notify, notify_if_unsent
-from my_pipeline_shared.settings import ETL_PYTHON, RETRY_PAUSES, STEP_TIMEOUT, STORAGE_CONN, VALUES
+from my_pipeline_shared.notice import notify, notify_if_unsent, notify_of_held_back
+from my_pipeline_shared.settings import ETL_PYTHON, RETRY_PAUSES, ROOT, STEP_TIMEOUT, STORAGE_CONN, VALUES
 
 MODEL = Asset("my_pipeline_model", group="my_pipeline")
+HELD_BACK = Asset("my_pipeline_held_back", group="my_pipeline")
+# What a task declares that is to choose between the two: each asset that it declared would get an event.
+OUTCOME = AssetAlias("my_pipeline_outcome", group="my_pipeline")
 # The web and the clouds only, and without credentials: everyone who can see the run can see its parameters.
 WEB_ADDRESS = r"[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#@]+([/?#]\S*)?"
 CLOUD_ADDRESS = r"([Ss]3[Aa]?|[Gg][Cc]?[Ss]|[Aa][Bb][Ff][Ss][Ss]?|[Aa][Zz])://[^\s/?#@]+/[^\s?#@]+"
@@ -43,16 +47,19 @@ class RetryByExitCode(RetryPolicy):
 
 def environment(after: str | None = None) -> dict[str, Any]:
     """Return the variables of a step's process, as templates; `after` is the task that hands on the log."""
-    templates = {
-        "LOG_FILE": f"{{{{ ti.xcom_pull(task_ids='{after}') }}}}" if after else "",
-        # Airflow would read a value that ends with .sh as a file, and render braces in it.
-        "ETL_PYTHON": literal(ETL_PYTHON),
-        "FORM_DATA_URL": "{{ params.data_url or '' }}",
+    return variables(
+        LOG_FILE=f"{{{{ ti.xcom_pull(task_ids='{after}') }}}}" if after else "",
+        FORM_DATA_URL="{{ params.data_url or '' }}",
         # The same at every try and after a clear, so that they continue the same log and folder.
-        "PIPELINE_RUN_ID": "{{ dag.dag_id }}/{{ run_id }}/{{ dag_run.run_after }}",
-        # If it were set, the scripts could not import steplib.
-        "PYTHONSAFEPATH": "",
-    }
+        PIPELINE_RUN_ID="{{ dag.dag_id }}/{{ run_id }}/{{ dag_run.run_after }}",
+    )
+
+
+def variables(**own: str) -> dict[str, Any]:
+    """Return these and the variables that each script needs, as templates."""
+    # Airflow would read a value that ends with .sh as a file, and render braces in it.
+    # If PYTHONSAFEPATH were set, the scripts could not import steplib.
+    templates = own | {"ETL_PYTHON": literal(ETL_PYTHON), "PYTHONSAFEPATH": ""}
     return WithConnection(templates) if STORAGE_CONN else templates
 
 
@@ -74,18 +81,29 @@ def check_log(line: str) -> str:
     return line
 
 
-def record_model(context: Context, log_file: str) -> None:
-    """Put the metrics, the run's folder, where it is published and the data's sha256 into the model's asset event."""
+def record_outcome(context: Context, log_file: str) -> None:
+    """Add an event with the run's facts to the asset of promoted models or to that of runs held back.
+
+    The facts: the metrics, the run's stamp and folder, its verdict, the data's sha256, and where the run is published.
+    """
     run = Run(stamp_of_log(Path(log_file)) or "")
-    record = manifest.read(run.folder)
+    record, verdict = manifest.read(run.folder), verdicts.read(run.folder)
     run.release()
-    facts = {"run": str(run.folder), "data_sha256": record["artifacts"]["raw_data.csv"]["sha256"]}
+    metrics = manifest.metrics(record)
+    sha256 = record["artifacts"]["raw_data.csv"]["sha256"]
+    facts = metrics | {"stamp": run.stamp, "run": str(run.folder), "data_sha256": sha256, "verdict": verdict}
     storage = VALUES["STORAGE_URL"]
     if storage.text:
         facts["published"] = f"{check_storage_url(storage.text, storage.name).rstrip('/')}/runs/{run.stamp}"
-    metrics = manifest.metrics(record)
-    context["outlet_events"][MODEL].extra.update(metrics | facts)
     context["ti"].xcom_push(key="metrics", value=metrics)
+    events = context["outlet_events"][OUTCOME]
+    if verdict is None or verdict["promotes"]:
+        # A cleared task of an old run is no news.
+        if registry.latest_stamp() == run.stamp:
+            events.add(MODEL, facts)
+    else:
+        events.add(HELD_BACK, facts)
+        notify_of_held_back(context, run.stamp, verdict)
 
 
 def shown_url() -> str | None:
@@ -104,8 +122,10 @@ PARAMS = {
         "password, because the address is shown with the run. Empty: the setting DATA_URL.",
     ),
 }
+# Values are passed in `env`, never in the command's text, so none can be executed.
+BASH_OPTIONS: dict[str, Any] = {"append_env": True, "cwd": literal(str(ROOT)), "skip_on_exit_code": None}
+# What all DAGs have in common.
 DAG_OPTIONS: dict[str, Any] = {
-    "params": PARAMS,
     "catchup": False,
     # A paused DAG would leave its first run queued without a message.
     "is_paused_upon_creation": False,
@@ -121,4 +141,12 @@ DAG_OPTIONS: dict[str, Any] = {
         # Used when the task's own process dies, because no retry policy is asked then.
         "retry_delay": timedelta(seconds=RETRY_PAUSES[0]),
     },
+}
+SECONDS_FOR_A_STEP = (1 + len(RETRY_PAUSES)) * STEP_TIMEOUT + sum(RETRY_PAUSES)
+PIPELINE_OPTIONS = DAG_OPTIONS | {
+    "params": PARAMS,
+    # All but backfill, whose runs would load today's data under the dates of the past.
+    "allowed_run_types": ["manual", "scheduled", "operator_triggered"],
+    # All tries of all steps, and an hour in queues.
+    "dagrun_timeout": timedelta(seconds=len(manifest.STEPS) * SECONDS_FOR_A_STEP, hours=1),
 }
