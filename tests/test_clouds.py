@@ -167,7 +167,7 @@ def test_store_that_goes_down_in_the_middle(
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as publishing:
         wait_until(lambda: "publishing to" in Path(log).read_text(encoding="utf-8"))
         # The small objects are complete, the large ones being uploaded.
-        wait_until(lambda: store.files().exists(f"{url}/runs/{run.name}/evaluation.json"))
+        wait_until(lambda: store.files().exists(f"{url}/runs/{run.name}/model.pkl"))
         store.kill()
         _, said = publishing.communicate(timeout=110)
     store.start()

@@ -27,8 +27,8 @@ def check(folder: Path, record: manifest.Record, settings: Settings, url: str | 
     evaluated = manifest.read_time(record["steps"].get("evaluate", {}).get("started"))
     place = url or ("" if is_here else settings.storage_url)
     with open_store(place) as store, tempfile.TemporaryDirectory() as scratch:
-        # Without a URL, the records of a run that was judged by those of a storage are not asked for.
-        has_records = url is not None or not verdict.get("store")
+        # The records say nothing about a run that was judged by those of another place.
+        has_records = str(verdict.get("store", "")).rstrip("/") == (url or "")
         if has_records and (found := _check_records(folder, record, verdict, store)):
             return found, None
         if verdict["outcome"] == verdicts.FIRST:
@@ -40,11 +40,12 @@ def check(folder: Path, record: manifest.Record, settings: Settings, url: str | 
         if champion is None or problem:
             return None, f"run {verdict.get('against')} has been removed or has changed"
         again = apply_rule(other, champion, folder, manifest.metrics(record))
-    # As the clock was then.
-    starts = [manifest.read_time(each["started"]) for each in (record, champion)]
-    starts = [start if start <= evaluated + manifest.CLOCKS_DIFFER else manifest.EARLIEST for start in starts]
-    is_older, is_on = starts[0] <= starts[1], verdict.get("gate") != "off"
-    again = verdicts.complete(again, champion["run"], verdict["record"], is_older=is_older, is_on=is_on)
+    start, other_start = (manifest.read_time(each["started"]) for each in (record, champion))
+    is_on = verdict.get("gate") != "off"
+    again = verdicts.complete(again, champion["run"], verdict["record"], is_older=start <= other_start, is_on=is_on)
+    if other_start > evaluated + manifest.CLOCKS_DIFFER:
+        # A second verdict, or one that did not believe the clock of the run in use.
+        again["promotes"] = verdict["promotes"]
     return _difference(again, verdict), None
 
 
