@@ -93,7 +93,7 @@ def with_holes(data: Table) -> Table:
 
 
 def change_cells(data: Table) -> Table:
-    """Return a table with changed values, changed diagnoses, and a value in place of a missing one and the reverse."""
+    """Return a table with changed values, changed diagnoses, and a value instead of a missing one and the reverse."""
     data = data.copy()
     data.loc[3:9, "area_mean"] += 1
     data.loc[20:21, "target"] = 1 - data.loc[20:21, "target"]

@@ -273,7 +273,7 @@ def test_repeated_evaluation_promotes_nothing_twice(project: Project, storage: b
 
 
 def test_champion_that_cannot_be_read(project: Project) -> None:
-    """Without the files of the run in use, nothing can be told; a person decides, and all goes on from there."""
+    """Without the files of the run in use, the verdict is `cannot tell`; a promotion by hand ends that."""
     first = project.chain()
     (project.runs()[0] / "predictions.csv").write_text("id\n", encoding="utf-8")
     second = project.chain()

@@ -64,5 +64,6 @@ def stored(folder: Path, metrics: dict[str, Any]) -> Stored:
     """Return what a run stored about rows that it had not seen; its metrics have the threshold."""
     threshold = metrics.get("threshold")
     # A manifest from elsewhere may hold anything.
-    is_number = isinstance(threshold, int | float) and abs(threshold) < LIMIT
-    return Stored(folder, float(threshold) if is_number else None)  # type: ignore[arg-type]
+    if not isinstance(threshold, int | float) or abs(threshold) >= LIMIT:
+        return Stored(folder, None)
+    return Stored(folder, float(threshold))

@@ -4,7 +4,6 @@ The tests for drift and their limits were chosen so that they flag about one ret
 changed, and a column in a different unit always (Holm, Scandinavian Journal of Statistics 6, 1979).
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import fisher_exact, ks_2samp
 
 from steplib.errors import printable
+from steplib.gate.pairs import number
 from steplib.table.arrays import ClearRows, read_clear
 from steplib.table.batches import WHOLE, Batch, split
 from steplib.table.csvfile import Csv, first_rows
@@ -92,20 +92,10 @@ def _read_batch(batch: Batch, features: int, share: float) -> ClearRows:
 
 def _pair(before: Sequence[str], now: Sequence[str]) -> tuple[Rows, Rows]:
     """Return the positions of the rows that both have, in the order of `now`."""
-    place = {key: position for position, key in enumerate(_number(before))}
-    pairs = [(place[key], position) for position, key in enumerate(_number(now)) if key in place]
+    place = {key: position for position, key in enumerate(number(before))}
+    pairs = [(place[key], position) for position, key in enumerate(number(now)) if key in place]
     old, new = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     return old, new
-
-
-def _number(ids: Sequence[str]) -> list[tuple[str, int]]:
-    """Return each id with the number of its occurrence, which makes it unique."""
-    seen: Counter[str] = Counter()
-    keys = []
-    for record_id in ids:
-        keys.append((record_id, seen[record_id]))
-        seen[record_id] += 1
-    return keys
 
 
 def _count_changed(before: Array, now: Array) -> int:

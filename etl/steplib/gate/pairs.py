@@ -3,7 +3,7 @@
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +89,7 @@ def _hash(record_id: str) -> bytes:
 def _read(run: Stored, names: list[str], between: tuple[bytes, bytes] | None = None) -> dict[Key, Judged]:
     """Return rows of a run's predictions; `between`: only those whose hash is from the first to below the second."""
     found: dict[Key, Judged] = {}
-    # A threshold of 0.5 is that of a classifier without one of its own.
+    # A classifier without a threshold has 0.5 in its metrics.
     threshold = None if run.threshold == DEFAULT else run.threshold
     seen: Counter[str] = Counter()
     for name in names:
@@ -104,15 +104,17 @@ def _read(run: Stored, names: list[str], between: tuple[bytes, bytes] | None = N
 
 
 def _in_file_order(keys: list[Key], clear: Path) -> list[Key]:
-    wanted, seen = set(keys), Counter[str]()
-    found = []
+    wanted = set(keys)
     with clear.open(encoding="utf-8", newline="") as file:
-        for record_id, *_ in csv.reader(file):
-            key = record_id, seen[record_id]
-            seen[record_id] += 1
-            if key in wanted:
-                found.append(key)
-    return found
+        return [key for key in number(record_id for record_id, *_ in csv.reader(file)) if key in wanted]
+
+
+def number(ids: Iterable[str]) -> Iterator[Key]:
+    """Yield each id with the number of rows that had it before, which together are unique."""
+    seen: Counter[str] = Counter()
+    for record_id in ids:
+        yield record_id, seen[record_id]
+        seen[record_id] += 1
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

@@ -17,7 +17,7 @@ from steplib.model.fitting import without_names
 from steplib.model.training import EXTRA_COLUMNS, Array, TrainingRows
 from steplib.model.validation import MOST_ROWS, Validation
 
-# Without a threshold of its own, a model calls a row M if its probability is higher.
+# A model without a fixed threshold calls a row M if its probability is higher.
 DEFAULT = 0.5
 # With fewer M, a single one of them would decide.
 LEAST_MALIGNANT = 50

@@ -1,1 +1,1 @@
-"""Publishing a finished run, the proof of what is there, and the overview of all runs."""
+"""Publishing a finished run, the proof of a run, and the overview of all runs."""

@@ -6,7 +6,6 @@ rollback    runs.py rollback
 """
 
 import getpass
-import hashlib
 import json
 import logging
 import os
@@ -129,18 +128,6 @@ def _read_whole(store: Store, stamp: str) -> manifest.Record:
     return record
 
 
-def describe(content: bytes) -> Promotion:
-    """Return what latest.json says about the run of a manifest."""
-    record = manifest.parse(content, LATEST)
-    return {
-        "run": record["run"],
-        "started": record["started"],
-        "manifest": f"runs/{record['run']}/{manifest.NAME}",
-        "manifest_sha256": hashlib.sha256(content).hexdigest(),
-        "metrics": manifest.metrics(record) or None,
-    }
-
-
 def _was_promoted(store: Store, record: manifest.Record, number: int, current: Promotion | None) -> bool:
     """Return whether a run has been in use before, so that the gate must not bring it into use again."""
     if current is None:
@@ -171,7 +158,7 @@ def _act_of(names: Names, by: str, reason: str | None, verdict: verdicts.Verdict
 
 def _write(store: Store, stamp: str, number: int, act: Promotion) -> bytes | None:
     """Write the record with this number and return it; None if a different process has written it."""
-    described = describe(store.read(f"runs/{stamp}/{manifest.NAME}") or b"")
+    described = records.describe(store.read(f"runs/{stamp}/{manifest.NAME}") or b"")
     record = {"number": number, **described, **act, "at": datetime.now(UTC).isoformat()}
     content = json.dumps(record, indent=2).encode() + b"\n"
     return content if store.create(path_of(number), content) == content else None

@@ -17,10 +17,9 @@ from steplib.model import joblib
 from steplib.model.metrics import rank_again
 from steplib.model.scoring import measure
 from steplib.publish import publishing, verdict_proof
-from steplib.publish.promotions import describe
 from steplib.runs import difference, manifest
 from steplib.runs.folders import runs
-from steplib.runs.records import LATEST
+from steplib.runs.records import LATEST, describe
 from steplib.settings import Settings
 from steplib.table.pool import open_pool
 

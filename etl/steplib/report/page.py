@@ -143,7 +143,7 @@ def _thresholds(measured: Measured, *, is_fixed: bool) -> list[dict[str, Any]]:
     """Return a row for each threshold; the one in use has the counts that were measured."""
     in_use = measured.metrics["threshold"]
     cuts = np.array(sorted({*curves.THRESHOLDS, *([] if in_use is None else [in_use])}))
-    # Without a threshold of its own, a model calls a row M above 0.5, not at it.
+    # A model without a fixed threshold calls a row M above 0.5, not at it.
     exact = np.where((cuts == DEFAULT) & (not is_fixed), np.nextafter(DEFAULT, 1), cuts)
     cases = curves.count(measured.benign, measured.malignant, exact)
     rows = []

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from steplib.report.curves import LOWEST, Array, Bins, Curve
 
-# Text stays text, and the same data give the same bytes. `Any`, because each parameter has a type of its own.
+# Text stays text, and the same data give the same bytes. `Any`, because each parameter has a different type.
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "my_pipeline",

@@ -4,6 +4,7 @@ promotions/<n>.json    create-only, n from 1: each act by which a run came into 
 latest.json            a copy of the highest record
 """
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
@@ -120,3 +121,15 @@ def _parse_leniently(content: bytes | None) -> Promotion | None:
         return None if content is None else parse(content, LATEST)
     except DataError:
         return None
+
+
+def describe(content: bytes) -> Promotion:
+    """Return what latest.json says about the run of a manifest."""
+    record = manifest.parse(content, LATEST)
+    return {
+        "run": record["run"],
+        "started": record["started"],
+        "manifest": f"runs/{record['run']}/{manifest.NAME}",
+        "manifest_sha256": hashlib.sha256(content).hexdigest(),
+        "metrics": manifest.metrics(record) or None,
+    }

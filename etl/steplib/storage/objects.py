@@ -73,7 +73,7 @@ def send_file(files: "AbstractFileSystem", local: Path, path: str, callback: "Ca
 
 
 def send_bytes(files: "AbstractFileSystem", content: bytes, path: str, *, create: bool) -> None:
-    """Send a small object: only if the name is free, or replacing what is there."""
+    """Send a small object: only if the name is free, or replacing the object that has it."""
     if is_object_store(files):
         files.pipe_file(path, content, **(CREATE_ONLY if create and row_of(files) else {}))
         return
