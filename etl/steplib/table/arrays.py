@@ -15,7 +15,7 @@ from steplib.errors import PYARROW_NEEDS, require_address_space
 from steplib.table.batches import Batch
 from steplib.table.csvfile import LONGEST_FIELD
 from steplib.table.rows import Rows
-from steplib.table.schema import MISSING, TARGET_CODES, is_test
+from steplib.table.schema import MISSING, TARGET_CODES, Columns, is_test
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +42,7 @@ class ClearRows(NamedTuple):
         return np.array([is_test(record_id) for record_id in self.ids], dtype=bool)
 
 
-def read_raw(data: bytes, features: int) -> Rows | None:
+def read_raw(data: bytes, columns: Columns) -> Rows | None:
     """Read raw rows all at once, or return None where reading them one by one might give a different result.
 
     So whatever is refused, and whatever is unusual, is left to the rules for single rows.
@@ -50,25 +50,37 @@ def read_raw(data: bytes, features: int) -> Rows | None:
     import pyarrow as pa
     from pyarrow import compute
 
-    if not _arrow_agrees_with_csv(data):
+    texts = [columns.id] if columns.target is None else [columns.id, columns.target]
+    types = dict.fromkeys(texts, "string") | dict.fromkeys(columns.features, "double")
+    if not _arrow_agrees_with_csv(data) or (columns.ignored and not _is_utf8(data)):
         return None
     try:
-        table = _read_csv(data, ["string", "string"] + features * ["double"], MISSING_SPELLINGS)
+        table = _read_csv(data, len(columns.names), types, MISSING_SPELLINGS)
     except pa.ArrowInvalid:
         return None
     if not table.num_rows:
         return None
-    ids, targets = (compute.utf8_trim(table.column(i), characters=BLANKS) for i in (0, 1))
+    ids, *targets = (compute.utf8_trim(table.column(i), characters=BLANKS) for i in range(len(texts)))
     longest = compute.max(compute.binary_length(table.column(0))).as_py()
     has_ids = compute.min(compute.binary_length(ids)).as_py() > 0
-    codes = compute.index_in(targets, pa.array(sorted(TARGET_CODES)))
-    values = _to_matrix(table, 2)
+    known = pa.array(sorted(TARGET_CODES) + ([] if columns.is_diagnosed else MISSING_SPELLINGS))
+    codes = [compute.index_in(column, known) for column in targets]
+    values = _to_matrix(table, len(texts))
     # Missing values are NaN here, so there may be no other NaN, and no infinity.
-    missing = sum(table.column(i).null_count for i in range(2, features + 2))
+    missing = sum(column.null_count for column in table.columns[len(texts) :])
     has_numbers = np.count_nonzero(np.isfinite(values)) + missing == values.size
-    if codes.null_count or not has_numbers or not has_ids or longest > LONGEST_FIELD:
+    if any(column.null_count for column in codes) or not has_numbers or not has_ids or longest > LONGEST_FIELD:
         return None
-    return Rows(ids.to_pylist(), codes.to_pylist(), values)
+    return Rows(ids.to_pylist(), codes[0].to_pylist() if codes else [0] * len(values), values)
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Return whether csv could read the columns that pyarrow skips."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _arrow_agrees_with_csv(data: bytes) -> bool:
@@ -85,7 +97,8 @@ def read_clear(batch: Batch, features: int) -> ClearRows:
     """Read rows of clear_data.csv, every float exactly as it was written."""
     if not batch.is_of_small_file:
         require_address_space(PYARROW_NEEDS)
-        table = _read_csv(batch.read(), ["string", "int8"] + features * ["double"], [""])
+        types = {0: "string", 1: "int8"} | dict.fromkeys(range(2, features + 2), "double")
+        table = _read_csv(batch.read(), features + 2, types, [""])
         return ClearRows(table.column(0).to_pylist(), table.column(1).to_numpy(), _to_matrix(table, 2))
     rows = list(csv.reader(io.StringIO(batch.read().decode(), newline=""), strict=True))
     values = [[float(cell) if cell else np.nan for cell in row[2:]] for row in rows]
@@ -93,12 +106,16 @@ def read_clear(batch: Batch, features: int) -> ClearRows:
     return ClearRows([row[0] for row in rows], target, np.array(values, dtype=np.float64).reshape(len(rows), features))
 
 
-def _read_csv(data: bytes, types: list[str], missing: list[str]) -> "pa.Table":
-    """Return a pyarrow table. Raises pyarrow.ArrowInvalid for rows that do not have these columns."""
+def _read_csv(data: bytes, columns: int, types: dict[int, str], missing: list[str]) -> "pa.Table":
+    """Return the columns at some positions, in the order of `types`, as a pyarrow table.
+
+    Raises pyarrow.ArrowInvalid for rows that do not have this number of columns, or values of these types.
+    """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    names = [str(i) for i in range(len(types))]
+    names = [str(position) for position in range(columns)]
+    of_names = {str(position): kind for position, kind in types.items()}
     if data.startswith(codecs.BOM_UTF8):
         # Here it is part of an id, but pyarrow would skip it, except after a blank line.
         data = b"\n" + data
@@ -107,7 +124,7 @@ def _read_csv(data: bytes, types: list[str], missing: list[str]) -> "pa.Table":
         # One thread and one block: the batches are what is processed in parallel.
         arrow_csv.ReadOptions(column_names=names, use_threads=False, block_size=len(data) + 1),
         arrow_csv.ParseOptions(newlines_in_values=b'"' in data),
-        arrow_csv.ConvertOptions(column_types=dict(zip(names, types, strict=True)), null_values=missing),
+        arrow_csv.ConvertOptions(column_types=of_names, include_columns=[*of_names], null_values=missing),
     )
 
 

@@ -12,13 +12,10 @@ from typing import BinaryIO
 from steplib.errors import NUMPY_NEEDS, DataError, require_address_space
 from steplib.table.batches import WHOLE, split
 from steplib.table.csvfile import Csv, first_rows
+from steplib.table.faults import BAD_TARGET, MOST_FAULTS, Fault, refusal
 from steplib.table.pool import THIS_THREAD, Pool
-from steplib.table.rows import DIGEST_BYTES, MOST_FAULTS, Cleaned, Fault, clean_batch
+from steplib.table.rows import DIGEST_BYTES, Cleaned, clean_batch
 from steplib.table.schema import ID, TARGET, TARGET_CODES, Columns, find_columns
-
-BAD_TARGET = "невалидные данные в target"
-TARGET_COLUMN = 2
-LONGEST_NAME_SHOWN = 60
 
 
 @dataclass
@@ -49,7 +46,7 @@ class Summary:
     @property
     def dropped(self) -> list[str]:
         """The names of the features without any value."""
-        return [self.columns.features[i] for i in self.empty]
+        return [self.columns.feature_names[i] for i in self.empty]
 
     def add(self, cleaned: Cleaned) -> None:
         """Add the counts of a batch."""
@@ -70,7 +67,7 @@ def clean(raw: Csv, clear: BinaryIO, digests: BinaryIO, batch_bytes: int = WHOLE
     first_line = head[int(columns.has_header)][0]
 
     def run_pass(leave_out: Collection[int], drops: Iterable[Collection[int]]) -> Summary:
-        work = partial(clean_batch, features=len(columns.features), leave_out=leave_out)
+        work = partial(clean_batch, columns=columns, leave_out=leave_out)
         results = pool.map(work, zip(split(raw, batch_bytes, first_line), drops, strict=False))
         return _write_batches(results, columns, leave_out, clear, digests)
 
@@ -95,7 +92,7 @@ def _write_batches(
     for file in (clear, digests):
         file.seek(0)
         file.truncate()
-    clear.write(header([ID, TARGET, *(name for i, name in enumerate(columns.features) if i not in leave_out)]))
+    clear.write(header([ID, TARGET, *(name for i, name in enumerate(columns.feature_names) if i not in leave_out)]))
     for cleaned in results:
         faults += cleaned.faults
         if len(faults) >= MOST_FAULTS:
@@ -106,7 +103,7 @@ def _write_batches(
         digests.write(cleaned.digests)
         summary.add(cleaned)
     if faults:
-        raise _refusal(faults[:MOST_FAULTS], columns)
+        raise refusal(faults, columns)
     return summary
 
 
@@ -136,23 +133,6 @@ def _repeats_by_batch(digests: BinaryIO, batches: list[int]) -> Iterator[Collect
         return None
     cuts = repeats.searchsorted(ends).tolist()
     return (repeats[i:j] - start for (i, j), start in zip(pairwise(cuts), ends, strict=False))
-
-
-def _refusal(faults: list[Fault], columns: Columns) -> DataError:
-    """Return one line with the first faults: places, and what is wrong there, but no value."""
-    bad_target = any(fault.column == TARGET_COLUMN for fault in faults)
-    places = "; ".join(_describe(fault, columns) for fault in faults)
-    lead = f"{BAD_TARGET}: expected B or M" if bad_target else "invalid data"
-    taken = "; line 1 was read as data, not as a header" if faults[0].line == 1 else ""
-    rest = f" (the first {MOST_FAULTS}; there may be more)" if len(faults) >= MOST_FAULTS else ""
-    return DataError(f"{lead}; found at {places}{rest}{taken}; correct these places at the source")
-
-
-def _describe(fault: Fault, columns: Columns) -> str:
-    if not fault.column:
-        return f"line {fault.line}: {fault.found}"
-    name = columns.names[fault.column - 1][:LONGEST_NAME_SHOWN]
-    return f"line {fault.line}, column {fault.column} ({name}): {fault.found}"
 
 
 def check_classes(classes: Counter[tuple[bool, int]]) -> None:

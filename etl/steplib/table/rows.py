@@ -12,27 +12,22 @@ from xxhash import xxh3_128_digest
 from steplib.errors import PYARROW_NEEDS, DataError, require_address_space
 from steplib.table.batches import Batch
 from steplib.table.csvfile import read_rows
-from steplib.table.schema import MISSING, TARGET_CODES, is_test, read_number
+from steplib.table.faults import MOST_FAULTS, Fault
+from steplib.table.schema import MISSING, TARGET_CODES, Columns, is_test, read_number
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MOST_FAULTS = 10
 DIGEST_BYTES = 16
 SIDES = 2 * len(TARGET_CODES)
 
 
-class Fault(NamedTuple):
-    """What is wrong at one place; lines and columns count from 1, column 0 is the whole line."""
-
-    line: int
-    column: int
-    found: str
-
-
 class Rows(NamedTuple):
-    """Rows of a batch, None or NaN where a value is missing; `error` is that at which reading stopped."""
+    """Rows of a batch, None or NaN where a value is missing; `error` is that at which reading stopped.
+
+    `targets` are all 0 if the columns have none.
+    """
 
     ids: list[str]
     targets: list[int]
@@ -58,15 +53,13 @@ class Cleaned(NamedTuple):
     error: str | None = None
 
 
-def clean_batch(task: tuple[Batch, Collection[int]], features: int, leave_out: Collection[int]) -> Cleaned:
+def clean_batch(task: tuple[Batch, Collection[int]], columns: Columns, leave_out: Collection[int]) -> Cleaned:
     """Clean a batch of raw rows.
 
     The task's second part holds the positions of rows to drop; `leave_out` those of features.
     """
     batch, drop = task
-    data = batch.read()
-    raw = None if batch.is_of_small_file else _read_as_arrays(data, features)
-    raw = raw or _read_one_by_one(data, batch.first_line, features)
+    raw = read_batch(batch, columns)
     if raw.faults or raw.error:
         return Cleaned(b"", b"", 0, 0, set(), Counter(), raw.faults, raw.error)
     lines = _to_lines(raw, leave_out)
@@ -77,15 +70,22 @@ def clean_batch(task: tuple[Batch, Collection[int]], features: int, leave_out: C
     return Cleaned(b"".join(kept), digests, len(lines), len(kept), _with_values(raw.values), classes)
 
 
-def _read_as_arrays(data: bytes, features: int) -> Rows | None:
+def read_batch(batch: Batch, columns: Columns) -> Rows:
+    """Read a batch of rows from outside, with their faults."""
+    data = batch.read()
+    rows = None if batch.is_of_small_file else _read_as_arrays(data, columns)
+    return rows or _read_one_by_one(data, batch.first_line, columns)
+
+
+def _read_as_arrays(data: bytes, columns: Columns) -> Rows | None:
     require_address_space(PYARROW_NEEDS)
     # Imported here so that small files do not pay for numpy and pyarrow.
     from steplib.table import arrays
 
-    return arrays.read_raw(data, features)
+    return arrays.read_raw(data, columns)
 
 
-def _read_one_by_one(data: bytes, first_line: int, features: int) -> Rows:
+def _read_one_by_one(data: bytes, first_line: int, columns: Columns) -> Rows:
     """Read rows one by one and collect their faults, up to an error that makes the rest unreadable."""
     ids: list[str] = []
     targets: list[int] = []
@@ -94,10 +94,10 @@ def _read_one_by_one(data: bytes, first_line: int, features: int) -> Rows:
     error = None
     try:
         for line, cells in read_rows(io.BytesIO(data), first_line):
-            if len(cells) != features + 2:
-                faults.append(Fault(line, 0, f"{len(cells)} columns instead of {features + 2}"))
+            if len(cells) != len(columns.names):
+                faults.append(Fault(line, 0, f"{len(cells)} columns instead of {len(columns.names)}"))
             else:
-                record_id, target, numbers = _parse(line, cells, faults)
+                record_id, target, numbers = _parse(line, cells, columns, faults)
                 ids.append(record_id)
                 targets.append(target)
                 values.append(numbers)
@@ -108,17 +108,22 @@ def _read_one_by_one(data: bytes, first_line: int, features: int) -> Rows:
     return Rows(ids, targets, values, faults, error)
 
 
-def _parse(line: int, cells: list[str], faults: list[Fault]) -> tuple[str, int, list[float | None]]:
+def _parse(line: int, cells: list[str], columns: Columns, faults: list[Fault]) -> tuple[str, int, list[float | None]]:
     """Clean one row of the right length, and add its faults to `faults`."""
-    record_id, target, *texts = (cell.strip() for cell in cells)
+    cells = [cell.strip() for cell in cells]
+    record_id, target = cells[columns.id], "" if columns.target is None else cells[columns.target]
     if not record_id:
-        faults.append(Fault(line, 1, "no record id"))
-    if target not in TARGET_CODES:
-        faults.append(Fault(line, 2, "missing" if target.lower() in MISSING else "neither B nor M"))
-    values = [None if text.lower() in MISSING else read_number(text) for text in texts]
-    for column, (text, value) in enumerate(zip(texts, values, strict=True), start=3):
-        if value is None and text.lower() not in MISSING:
-            faults.append(Fault(line, column, "not a finite number"))
+        faults.append(Fault(line, columns.id + 1, "no record id"))
+    if columns.target is not None and target not in TARGET_CODES:
+        is_missing = target.lower() in MISSING
+        if columns.is_diagnosed or not is_missing:
+            faults.append(Fault(line, columns.target + 1, "missing" if is_missing else "neither B nor M"))
+    values = []
+    for position in columns.features:
+        is_missing = (text := cells[position]).lower() in MISSING
+        values.append(None if is_missing else read_number(text))
+        if values[-1] is None and not is_missing:
+            faults.append(Fault(line, position + 1, "not a finite number"))
     return record_id, TARGET_CODES.get(target, 0), values
 
 

@@ -3,12 +3,13 @@
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from steplib.errors import DataError
 from steplib.table.csvfile import LEAST_COLUMNS, Row
 
-ID, TARGET = "id", "target"
+ID, DIAGNOSIS, TARGET = "id", "diagnosis", "target"
 TARGET_CODES = {"B": 0, "M": 1}
 MISSING = {"", "na", "nan", "null", "?"}
 TEST_FRACTION = 0.2
@@ -33,15 +34,33 @@ WDBC_FEATURES = [
 
 
 class Columns(NamedTuple):
-    """The names of the source's features, and whether its first row holds them."""
+    """The names of all columns, and the positions of those that are read, counted from 0.
 
-    features: list[str]
-    has_header: bool
+    `target` None: it is not read; `is_diagnosed`: no diagnosis may be missing.
+    """
+
+    names: list[str]
+    features: Sequence[int]
+    id: int = 0
+    target: int | None = 1
+    has_header: bool = False
+    is_diagnosed: bool = True
 
     @property
-    def names(self) -> list[str]:
-        """All columns' names; the first two say what the columns are, not what the source calls them."""
-        return ["id", "diagnosis", *self.features]
+    def feature_names(self) -> list[str]:
+        """The names of the features."""
+        return [self.names[position] for position in self.features]
+
+    @property
+    def ignored(self) -> list[str]:
+        """The names of the columns that are not read."""
+        read = {self.id, self.target, *self.features}
+        return [name for position, name in enumerate(self.names) if position not in read]
+
+
+def of_records(features: Sequence[str], *, has_header: bool) -> Columns:
+    """Return the columns of diagnosed cases; the first two names say what they are, not what the source calls them."""
+    return Columns([ID, DIAGNOSIS, *features], range(2, len(features) + 2), has_header=has_header)
 
 
 def find_columns(first_rows: list[Row]) -> Columns:
@@ -56,16 +75,13 @@ def find_columns(first_rows: list[Row]) -> Columns:
     if not _holds_names(first) or (rest and _holds_names(rest[0])):
         count = len(first) - 2
         features = WDBC_FEATURES if count == len(WDBC_FEATURES) else [f"feature_{i}" for i in range(1, count + 1)]
-        return Columns(features, has_header=False)
+        return of_records(features, has_header=False)
     if not rest:
         raise DataError("expected rows of data, found a header line alone; check the source")
-    if not first[-1] and len(rest[0]) == len(first) - 1:
-        # Kaggle's data.csv ends its header with a comma that the rows do not have.
-        first.pop()
-    names = [name or f"column_{number}" for number, name in enumerate(first, start=1)]
-    _check_unique(names, "the header line")
-    _check_unique([ID, TARGET, *names[2:]], "clear_data.csv")
-    return Columns(names[2:], has_header=True)
+    names = name_columns(first, rest[0])
+    check_unique(names, "the header line")
+    check_unique([ID, TARGET, *names[2:]], "clear_data.csv")
+    return of_records(names[2:], has_header=True)
 
 
 def _holds_names(cells: list[str]) -> bool:
@@ -76,7 +92,15 @@ def _holds_names(cells: list[str]) -> bool:
     return bool(features) and words and cells[1] not in TARGET_CODES and not re.match(r"[-+]?[0-9.,]+$", cells[0])
 
 
-def _check_unique(names: list[str], where: str) -> None:
+def name_columns(header: list[str], row: list[str]) -> list[str]:
+    """Return the names in a header, and a name for each column that has none."""
+    # Kaggle's data.csv ends its header with a comma that the rows do not have.
+    without_end = header[:-1] if not header[-1] and len(row) == len(header) - 1 else header
+    return [name or f"column_{number}" for number, name in enumerate(without_end, start=1)]
+
+
+def check_unique(names: list[str], where: str) -> None:
+    """Raise DataError if a name occurs twice."""
     first: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
         if first.setdefault(name, number) != number:
