@@ -16,11 +16,11 @@ as the steps.
 """
 
 import logging
-import re
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from typing import Any, NoReturn
+from argparse import Namespace, RawDescriptionHelpFormatter
+from typing import Any
 
-from steplib import step
+from steplib import process
+from steplib.arguments import Parser
 from steplib.errors import UsageError
 from steplib.gate import verdicts
 from steplib.publish import promotions, publishing
@@ -112,15 +112,6 @@ def _show(url: str, stamp: str) -> None:
         print("It is not on this disk, or in use elsewhere: results/latest does not show it.")
 
 
-class Parser(ArgumentParser):
-    """A parser whose errors end like those of the steps."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UsageError, without the arguments, which may hold a password."""
-        message = re.sub("(unrecognized arguments|invalid choice): .*", r"\1", message)
-        raise UsageError(f"{message}; see --help")
-
-
 def main(arguments: list[str]) -> None:
     """Run the command that the arguments name."""
     parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
@@ -145,4 +136,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    step.main_of_tool(main)
+    process.main_of_tool(main)

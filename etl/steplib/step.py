@@ -5,12 +5,10 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from steplib import streams
@@ -18,13 +16,12 @@ from steplib.errors import (
     NameTakenError,
     PipelineError,
     SettingError,
-    Stopped,
     UnreachableError,
     UsageError,
     explain,
-    printable,
 )
 from steplib.log import add_log_file, log_to_stderr
+from steplib.process import hide_pandas, on_signals, raise_stopped, report
 from steplib.runs import manifest, opening, registry
 from steplib.runs.pruning import prune
 from steplib.runs.run import Run
@@ -50,12 +47,12 @@ def main(script: str, doc: str | None, work: Work, publish: Publish | None = Non
         optional = f"LOG: the path of the run's log, logs/log_….log; without it {FIRST_STEP}.py starts a new run"
         os.write(1, f"usage: {step}.py [LOG]\n\n{doc}\n{optional}\n".encode())
         raise SystemExit(os.EX_OK)
-    sys.meta_path.insert(0, _NoPandas)
+    hide_pandas()
     run: Run | None = None
     execute = partial(_execute, step, work, publish, log)
     try:
         stdout = streams.keep_stdout_clean()
-        _on_signals(_raise_stopped)
+        on_signals(raise_stopped)
         argument = _argument(step, arguments)
         while True:
             run = opening.open_run(argument)
@@ -65,31 +62,12 @@ def main(script: str, doc: str | None, work: Work, publish: Publish | None = Non
         streams.hand_on(run.log, stdout)
         exit_code = os.EX_OK
     except BaseException as error:  # noqa: BLE001 - whatever ends a step becomes its exit code here
-        exit_code = _report(error, log)
-        _on_signals(signal.SIG_IGN)
+        exit_code = report(error, log)
+        on_signals(signal.SIG_IGN)
         if run:
             run.save_log()
     # Exit at once: no library can then write after the path, and unloading scikit-learn would take half a second.
     os._exit(exit_code)
-
-
-def main_of_tool(work: Callable[[list[str]], None]) -> NoReturn:
-    """Run a script that is not a step: it prints to people and ends with the same exit codes."""
-    code = os.EX_OK
-    streams.open_stderr()
-    try:
-        # Written at once, because an error may follow; escaped, if the terminal has no such character.
-        streams.open_stdout().reconfigure(errors="backslashreplace", line_buffering=True)
-        # --help has been printed; a reader such as `head` has seen enough.
-        with suppress(SystemExit, BrokenPipeError):
-            work(sys.argv[1:])
-    except BaseException as error:  # noqa: BLE001 - whatever ends a tool becomes its exit code here
-        text, code = explain(error)
-        if code == os.EX_SOFTWARE:
-            traceback.print_tb(error.__traceback__)
-        sys.stderr.write(f"{Path(sys.argv[0]).name}: {printable(text)}\n")
-    # Not SystemExit: a reader that has closed the pipe (`| head`) would fail the interpreter's last flush.
-    os._exit(code)
 
 
 def _run_once(run: Run, execute: Callable[[Run], None], log: logging.Logger, *, is_new: bool) -> bool:
@@ -151,7 +129,7 @@ def _execute(step: str, work: Work, publish: Publish | None, log: logging.Logger
                 _prune_everywhere(run, read_settings().keep_runs, log)
         raise
     # The work is done and shown: nothing from here on may make it look as if it had failed.
-    _on_signals(signal.SIG_IGN)
+    on_signals(signal.SIG_IGN)
     with suppress(OSError, PipelineError):
         if publish:
             _prune_everywhere(run, settings.keep_runs, log)
@@ -174,36 +152,3 @@ def _argument(step: str, arguments: list[str]) -> str | None:
     if not arguments and step != FIRST_STEP:
         raise UsageError(f"LOG: expected the path of a run's log, found no argument; get it from etl/{FIRST_STEP}.py")
     return arguments[0] if arguments else None
-
-
-class _NoPandas:
-    """Hides pandas, which scikit-learn imports if it can: 40 MB and a quarter of its start-up, and not used here."""
-
-    @staticmethod
-    def find_spec(name: str, _path: object, _target: object = None) -> None:
-        """Find no module, and end the search for pandas."""
-        if name == "pandas":
-            raise ModuleNotFoundError(name=name)
-
-
-def _on_signals(handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> None:
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, handler)
-
-
-def _raise_stopped(signum: int, _frame: FrameType | None) -> NoReturn:
-    # Ignore further signals: a second one would interrupt the clean-up.
-    _on_signals(signal.SIG_IGN)
-    raise Stopped(signum)
-
-
-def _report(error: BaseException, log: logging.Logger) -> int:
-    """Log why a step ends; a defect with its traceback but without its message, which may quote data."""
-    text, code = explain(error)
-    # If the log itself is what failed, stderr has received the line already.
-    with suppress(OSError):
-        if code == os.EX_SOFTWARE:
-            # The log, or stderr if there is no log yet.
-            getattr(log.handlers[-1], "stream", sys.stderr).writelines(traceback.format_tb(error.__traceback__))
-        log.error(text)
-    return code
