@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import sys
+from collections.abc import Sequence
 
 OS_REFUSALS = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
 # How libraries report that they are out of memory, apart from MemoryError and a shared library that cannot be loaded.
@@ -90,6 +91,12 @@ def explain(error: BaseException) -> tuple[str, int]:
             text = f"a bug in the pipeline ({type(error).__name__}); please report it with its traceback"
             code = os.EX_SOFTWARE
     return text, code
+
+
+def shorten(names: Sequence[str], most: int = 5) -> str:
+    """Return names for one line, only the first ones if there are many."""
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
 
 
 def printable(text: str) -> str:

@@ -1,8 +1,4 @@
-"""What changed from one clear_data.csv to another: rows, diagnoses, values, and whether the new rows are like the old.
-
-The tests for drift and their limits were chosen so that they flag about one retraining in a hundred in which nothing
-changed, and a column in a different unit always (Holm, Scandinavian Journal of Statistics 6, 1979).
-"""
+"""What changed from one clear_data.csv to another: rows, diagnoses, values; whether new rows are like the old."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,30 +6,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import fisher_exact, ks_2samp
 
-from steplib.errors import printable
+from steplib.errors import printable, shorten
 from steplib.gate.pairs import number
+from steplib.model.drift import ALPHA, compare_shares, find_drift, find_missing, share_of_sample
 from steplib.table.arrays import ClearRows, read_clear
 from steplib.table.batches import WHOLE, Batch, split
 from steplib.table.csvfile import Csv, first_rows
 from steplib.table.pool import THIS_THREAD, Pool
 from steplib.table.schema import share_of
 
-ALPHA = 0.01
-# What is significant in many rows may still be too small to matter.
-LEAST_DISTANCE, LEAST_SHARE = 0.2, 0.1
-# From more rows, or more values, of a file only a sample is compared; so many values take 80 MB.
-SAMPLE, MOST_VALUES = 20_000, 10_000_000
-# Up to so many pairs of values, an exact p takes less than a millisecond; beyond, the asymptotic one is precise enough.
-EXACT_PAIRS = 100_000
-LEAST_VALUES = 2
-MOST_NAMES = 5
-
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
-# What both files have of a feature, NaN where missing: the values of all rows before, and of the new rows.
-Columns = dict[str, tuple[Array, Array]]
 
 
 def compare(before: Csv, now: Csv, rows: int, batch_bytes: int = WHOLE, pool: Pool = THIS_THREAD) -> dict[str, Any]:
@@ -44,7 +28,7 @@ def compare(before: Csv, now: Csv, rows: int, batch_bytes: int = WHOLE, pool: Po
     ids decide which rows are compared, so that memory is bounded and neither batches nor order matter.
     """
     names_before, names_now = (first_rows(source)[0][1][2:] for source in (before, now))
-    share = min(SAMPLE, MOST_VALUES // max(len(names_before), len(names_now))) / rows
+    share = share_of_sample(rows, max(len(names_before), len(names_now)))
     old, new = (_read(source, share, batch_bytes, pool) for source in (before, now))
     paired_old, paired_new = _pair(old.ids, new.ids)
     is_new = np.ones(len(new.ids), dtype=bool)
@@ -57,7 +41,7 @@ def compare(before: Csv, now: Csv, rows: int, batch_bytes: int = WHOLE, pool: Po
             changed[name] = _count_changed(values_before[name][paired_old], values[paired_new])
     # A sample may be empty.
     can_test = is_new.any() and len(old.ids) > 0
-    prevalence = _compare_shares(old.target == 1, new.target[is_new] == 1) if can_test else None
+    prevalence = compare_shares(old.target == 1, new.target[is_new] == 1) if can_test else None
     return {
         "rows_compared": {"before": len(old.ids), "now": len(new.ids)},
         "ids_gone": len(old.ids) - len(paired_old),
@@ -66,8 +50,8 @@ def compare(before: Csv, now: Csv, rows: int, batch_bytes: int = WHOLE, pool: Po
         "changed_values": {name: count for name, count in changed.items() if count},
         "columns_gone": [name for name in names_before if name not in columns],
         "columns_new": [name for name in names_now if name not in columns],
-        "drift": _find_drift(columns) if can_test else [],
-        "missing": _find_missing(columns) if can_test else [],
+        "drift": find_drift(columns) if can_test else [],
+        "missing": find_missing(columns) if can_test else [],
         "prevalence": prevalence,
         "prevalence_changed": prevalence is not None and prevalence["p"] < ALPHA,
     }
@@ -102,54 +86,13 @@ def _count_changed(before: Array, now: Array) -> int:
     return int(((before != now) & ~(np.isnan(before) & np.isnan(now))).sum())
 
 
-def _find_drift(columns: Columns) -> list[dict[str, Any]]:
-    """Return the features whose new values have a different distribution, by the Kolmogorov-Smirnov test."""
-    results = {}
-    for name, column in columns.items():
-        before, new = (values[~np.isnan(values)] for values in column)
-        if min(len(before), len(new)) >= LEAST_VALUES:
-            method = "exact" if len(before) * len(new) <= EXACT_PAIRS else "asymp"
-            results[name] = ks_2samp(before, new, method=method)
-    corrected = _holm([result.pvalue for result in results.values()])
-    return [
-        {"feature": name, "d": float(result.statistic), "p": p}
-        for (name, result), p in zip(results.items(), corrected, strict=True)
-        if p < ALPHA and result.statistic >= LEAST_DISTANCE
-    ]
-
-
-def _find_missing(columns: Columns) -> list[dict[str, Any]]:
-    """Return the features of whose new values a different share is missing."""
-    results = [_compare_shares(np.isnan(before), np.isnan(new)) for before, new in columns.values()]
-    corrected = _holm([result["p"] for result in results])
-    return [
-        {"feature": name, **result, "p": p}
-        for name, result, p in zip(columns, results, corrected, strict=True)
-        if p < ALPHA and abs(result["now"] - result["before"]) >= LEAST_SHARE
-    ]
-
-
-def _compare_shares(before: NDArray[np.bool_], new: NDArray[np.bool_]) -> dict[str, float]:
-    """Return the share of True on both sides, and the p of Fisher's exact test."""
-    table = [[side.sum(), len(side) - side.sum()] for side in (before, new)]
-    return {"before": float(before.mean()), "now": float(new.mean()), "p": float(fisher_exact(table).pvalue)}
-
-
-def _holm(p: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number by Holm's method."""
-    order = np.argsort(p)
-    corrected = np.empty(len(p))
-    corrected[order] = np.maximum.accumulate(np.minimum(np.array(p)[order] * np.arange(len(p), 0, -1), 1))
-    return [float(value) for value in corrected]
-
-
 def describe(changes: dict[str, Any]) -> list[tuple[bool, str]]:
     """Return lines for the log, each with whether it is a warning; they quote no value of the data."""
     rows, new, values = changes["rows_compared"], changes["ids_new"], changes["changed_values"]
     most = [f"{printable(name)} {count}" for name, count in sorted(values.items(), key=lambda item: -item[1])]
     line = f"since the data before ({rows['before']} and {rows['now']} rows compared): {new} new rows, "
     line += f"{changes['ids_gone']} gone, {changes['changed_diagnoses']} diagnoses and "
-    line += f"{sum(values.values())} values changed" + (f" ({_shorten(most)})" if most else "")
+    line += f"{sum(values.values())} values changed" + (f" ({shorten(most)})" if most else "")
     drift = [
         f"{printable(found['feature'])} (distance {found['d']:.2f})"
         for found in sorted(changes["drift"], key=lambda found: -found["d"])
@@ -168,9 +111,4 @@ def describe(changes: dict[str, Any]) -> list[tuple[bool, str]]:
         (f"the {new} new rows have a different share of M", prevalence),
     ]
     lines = [(changes["changed_diagnoses"] > 0, line)]
-    return lines + [(True, f"{text}: {_shorten(found)}; check the source") for text, found in warnings if found]
-
-
-def _shorten(names: Sequence[str]) -> str:
-    more = [f"and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
-    return ", ".join([*names[:MOST_NAMES], *more])
+    return lines + [(True, f"{text}: {shorten(found)}; check the source") for text, found in warnings if found]
