@@ -24,7 +24,7 @@ def test_defaults() -> None:
     found = read_settings()
 
     assert (found.data_url, found.data_base) == ("data/wdbc.csv", envfile.ROOT)
-    assert (found.data_timeout, found.keep_runs, found.batch_bytes) == (30, 10, 4 << 20)
+    assert (found.data_timeout, found.keep_runs, found.batch_bytes) == (30, 10, 2 << 20)
     assert settings.retry_pauses(settings.read_values()) == [5, 15]
 
 

@@ -29,7 +29,7 @@ DEFAULTS = {
     "MIN_RECALL": "",
     "GATE": "on",
     "REPORT_IDS": "0",
-    "BATCH_BYTES": "4194304",
+    "BATCH_BYTES": "2097152",
     "WORKERS": "0",
     "DASK_SCHEDULER": "",
     "STORAGE_URL": "",
@@ -37,6 +37,7 @@ DEFAULTS = {
     "KEEP_PUBLISHED": "0",
     "ETL_PYTHON": "",
     "SCHEDULE": "",
+    "PREDICT_URL": "",
     "STEP_TIMEOUT": "21600",
     "NOTIFY_URL": "",
     "STORAGE_CONN": "",
@@ -63,6 +64,8 @@ class Settings:
     data_url: str
     data_base: Path
     data_timeout: float
+    predict_url: str
+    predict_base: Path
     keep_runs: int
     storage_url: str
     keep_published: int
@@ -77,7 +80,7 @@ class Settings:
 def read_settings() -> Settings:
     """Read and check the settings of the steps. Raises SettingError for a value that cannot be used.
 
-    A relative path in DATA_URL starts from the working directory if the environment names it, else from the root.
+    A relative path of a source starts from the working directory if the environment names it, else from the root.
     """
     values = read_values()
     data_url, storage = values["DATA_URL"], values["STORAGE_URL"]
@@ -87,7 +90,9 @@ def read_settings() -> Settings:
     retry_pauses(values)
     return Settings(
         data_url=data_url.text,
-        data_base=Path.cwd() if data_url.origin == ENVIRONMENT else ROOT,
+        data_base=_base(data_url),
+        predict_url=values["PREDICT_URL"].text,
+        predict_base=_base(values["PREDICT_URL"]),
         data_timeout=seconds(values["DATA_TIMEOUT"], least=0.001),
         keep_runs=_whole_number(values["KEEP_RUNS"], least=1),
         storage_url=storage.text and check_storage_url(storage.text, f"{storage.name} (set by {storage.origin})"),
@@ -99,6 +104,10 @@ def read_settings() -> Settings:
         workers=_whole_number(values["WORKERS"], least=0, most=MOST_WORKERS),
         dask_scheduler=_scheduler(values["DASK_SCHEDULER"]),
     )
+
+
+def _base(source: Value) -> Path:
+    return Path.cwd() if source.origin == ENVIRONMENT else ROOT
 
 
 def read_values() -> dict[str, Value]:
