@@ -36,8 +36,7 @@ def build_model() -> "Pipeline":
 
     return Pipeline(
         [
-            # A feature whose only values are in test rows is kept, so that all rows have the same features.
-            ("impute", SimpleImputer(keep_empty_features=True)),
+            ("impute", SimpleImputer(keep_empty_features=True)),  # also if a feature's only values are in test rows
             ("scale", StandardScaler()),
             ("classify", LogisticRegression(**SOLVER, random_state=SEED)),
         ]
@@ -46,7 +45,7 @@ def build_model() -> "Pipeline":
 
 def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
     """Fit the model to the training rows of clear_data.csv, pickle it, and cross-validate it."""
-    from steplib.model import joblib, sameness, threshold, training, validation
+    from steplib.model import joblib, ranges, sameness, threshold, training, validation
 
     clear = run.input("clear_data.csv")
     with run.scratch() as scratch, open_pool(settings.workers, settings.dask_scheduler) as pool:
@@ -54,6 +53,7 @@ def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
         model = fit(rows, pool, log)
         classifier, parameters = type(model[-1]).__name__, model[-1].get_params()
         log.info("model.pkl: %s fitted to %d rows, %d features", classifier, rows.number, len(rows.features))
+        about_rows = ranges.describe(rows)
         judged = validation.cross_validate(model, rows, clear, settings.batch_bytes, pool, log)
         model = threshold.reach_recall(model, settings.min_recall, rows, judged, log)
     with run.writing("model.pkl", lambda *_: sameness.difference(run.open_input("model.pkl"), model)) as part:
@@ -62,7 +62,7 @@ def train(run: Run, settings: Settings, log: logging.Logger) -> dict[str, Any]:
         with run.writing("cross_validation.csv", of_tables) as part:
             validation.write(judged, part)
     return {
-        "train_rows": rows.number,
+        **about_rows,
         "classifier": classifier,
         "solver": {name: parameters[name] for name in SOLVER if name in parameters},
         "min_recall": settings.min_recall and str(settings.min_recall),

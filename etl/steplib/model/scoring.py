@@ -105,9 +105,7 @@ def predict(batch: Batch, model: Pipeline, features: int) -> Predicted:
     is_test_row = table.find_test_rows()
     ids = [record_id for record_id, is_test in zip(table.ids, is_test_row, strict=True) if is_test]
     y_true, rows = table.target[is_test_row], table.features[is_test_row]
-    y_pred, probability = np.empty(0, dtype=np.int8), np.empty(0)
-    if ids:
-        y_pred, probability = model.predict(rows), model.predict_proba(rows)[:, 1].copy()
+    y_pred, probability = predict_rows(model, rows) if ids else (np.empty(0, dtype=np.int8), np.empty(0))
     columns = {
         "id": quote(ids),
         "y_true": CLASSES[y_true].tolist(),
@@ -124,3 +122,11 @@ def predict(batch: Batch, model: Pipeline, features: int) -> Predicted:
     )
     lines = b"".join(b",".join(row) + b"\n" for row in zip(*columns.values(), strict=True))
     return Predicted(",".join(columns).encode() + b"\n", lines, scores)
+
+
+def predict_rows(model: Pipeline, rows: Array) -> tuple[NDArray[np.int8], Array]:
+    """Return the classes and the probabilities of M that a model gives to one row or more."""
+    if len(model) > 1:
+        # Filled and scaled once for both.
+        rows = model[:-1].transform(rows)
+    return model[-1].predict(rows), model[-1].predict_proba(rows)[:, 1].copy()

@@ -100,11 +100,15 @@ def note_end(record: Record, step: str, exit_code: int, seconds: float, facts: M
         "outcome": "done" if exit_code == os.EX_OK else "failed",
         "exit_code": exit_code,
         "seconds": round(seconds, 3),
-        "python": sys.version.split()[0],
-        "git_revision": _git_revision(),
-        "packages": {name: sys.modules[name].__version__ for name in PACKAGES if sys.modules.get(name)},
+        **versions(),
         **facts,
     }
+
+
+def versions() -> dict[str, Any]:
+    """Return the versions of Python, of this project and of the packages in use."""
+    packages = {name: sys.modules[name].__version__ for name in PACKAGES if sys.modules.get(name)}
+    return {"python": sys.version.split()[0], "git_revision": _git_revision(), "packages": packages}
 
 
 def note_artifact(record: Record, step: str, path: Path, rows: int | None) -> None:

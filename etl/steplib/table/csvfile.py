@@ -33,7 +33,7 @@ Csv = Path | bytes
 Row = tuple[int, list[str]]
 
 
-def check_head(head: bytes) -> None:
+def check_head(head: bytes, least_columns: int = LEAST_COLUMNS) -> None:
     """Refuse anything but comma-separated UTF-8 text, by its first HEAD_BYTES. Raises DataError, quoting nothing."""
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if not text:
@@ -52,7 +52,7 @@ def check_head(head: bytes) -> None:
         first_line.decode()
     except UnicodeDecodeError:
         raise _not_csv("a different encoding or binary data") from None
-    _check_delimiter(text.decode(errors="replace"))
+    _check_delimiter(text.decode(errors="replace"), least_columns)
 
 
 def _is_json(head: str) -> bool:
@@ -70,15 +70,15 @@ def _is_json(head: str) -> bool:
     return not re.match("[ \t]*[^ \t\r\n]", head[end:])
 
 
-def _check_delimiter(text: str) -> None:
+def _check_delimiter(text: str, least: int) -> None:
     columns = len(_first_row(text, ","))
     for delimiter, name in OTHER_DELIMITERS.items():
         cells = _first_row(text, delimiter)
         # Decimal commas make columns too, but then B or M is between the other delimiters.
-        if len(cells) >= LEAST_COLUMNS and (columns < LEAST_COLUMNS or cells[1].strip() in {"B", "M"}):
+        if len(cells) >= least and (columns < least or cells[1].strip() in {"B", "M"}):
             raise _not_csv(f"columns separated by {name}")
-    if columns < LEAST_COLUMNS:
-        raise _not_csv(f"{columns} column(s) in the first line, fewer than {LEAST_COLUMNS}")
+    if columns < least:
+        raise _not_csv(f"{columns} column(s) in the first line, fewer than {least}")
 
 
 def _first_row(text: str, delimiter: str) -> list[str]:
@@ -89,8 +89,8 @@ def _first_row(text: str, delimiter: str) -> list[str]:
 
 
 def _not_csv(found: str) -> DataError:
-    expected = "expected comma-separated UTF-8 text: record id, diagnosis, features"
-    way_out = "name the CSV itself in DATA_URL, saved as UTF-8 with commas"
+    expected = "expected comma-separated UTF-8 text: a record id and features in each line"
+    way_out = "name the CSV itself, saved as UTF-8 with commas"
     return DataError(f"not a CSV: {expected}; found {found}; {way_out}")
 
 
@@ -145,7 +145,7 @@ class _Lines:
         quotes = 0
         for number, line in self._lines:
             if b"\0" in line:
-                raise DataError(f"line {number}: expected text, found a zero byte; name a CSV in DATA_URL")
+                raise DataError(f"line {number}: expected text, found a zero byte; name a CSV")
             if b"\r" in line.removesuffix(b"\n").removesuffix(b"\r"):
                 msg = f"line {number}: expected lines that end with LF or CRLF, found a lone CR"
                 raise DataError(f"{msg}; save the file with LF or CRLF")
