@@ -79,7 +79,7 @@ def score(  # noqa: PLR0913, PLR0917 - by which model, what, and how
     with ThreadPoolExecutor(1) as thread:
         # Importing scikit-learn takes as long as copying a large file.
         loading = thread.submit(load_model, lookup.read_model(run))
-        copied = copy(source, base, table, settings.data_timeout, max(len(ranges) + 1, LEAST_COLUMNS))
+        copied = copy(source, base, table, settings.data_timeout)
         log.info("source: %s, %d bytes", copied["name"], copied["bytes"])
     from steplib.model import likeness, prediction
 
@@ -113,12 +113,12 @@ def load_model(content: bytes) -> "Pipeline":
     return joblib.load(BytesIO(content))
 
 
-def copy(source: str, base: Path, path: Path, timeout: float, least_columns: int) -> Facts:
+def copy(source: str, base: Path, path: Path, timeout: float) -> Facts:
     """Copy the source to this disk, and return facts about it; memory holds one chunk at a time."""
     sha256, lines = hashlib.sha256(), 0
     try:
         with open_source(source, base, timeout) as opened, path.open("wb") as file:
-            check_head(head := next(opened.chunks, b""), least_columns)
+            check_head(head := next(opened.chunks, b""), LEAST_COLUMNS)
             for chunk in chain([head], opened.chunks):
                 sha256.update(chunk)
                 lines += chunk.count(b"\n")

@@ -25,7 +25,9 @@ MAY_IMPORT = {
     "report": GROUND | {"runs", "table", "model", "gate"},
     "publish": GROUND | {"runs", "table", "model", "gate", "report"},
     "streams": {"errors"},
-    "step": GROUND | {"runs", "streams"},
+    "arguments": {"errors"},
+    "process": {"errors", "log", "streams"},
+    "step": GROUND | {"runs", "streams", "process"},
 }
 
 
