@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -83,6 +84,35 @@ def test_published_run_is_whole_and_verified(project: Project, store: ObjectStor
         assert "metrics, computed again          matches" in done.stdout
     listed = project.step("runs", "list", url, **store.environment)
     assert re.search(rf"^{run.name} .* done latest$", listed.stdout, re.MULTILINE), listed.stderr
+
+
+def test_new_cases_are_scored_by_the_model_in_the_storage(
+    project: Project, run_up_to: RunUpTo, store: ObjectStore, url: str
+) -> None:
+    """Without the run's files on this disk, its model is fetched and checked; source and output may be objects too."""
+    log, files = run_up_to("evaluate"), store.files()
+    settings = {"STORAGE_URL": url, **store.environment}
+    assert project.step("evaluate", log, **settings).returncode == 0
+    (run,) = project.runs()
+    written, model = (run / "predictions.csv").read_text(encoding="utf-8").splitlines()[1:], run / "model.pkl"
+    content = model.read_bytes()
+    shutil.rmtree(project.root / "results")
+    files.pipe_file(f"{url}/cases.csv", "\n".join([*wdbc_rows(), ""]).encode())
+
+    done = project.step("predict", f"{url}/cases.csv", "--publish", **settings)
+
+    assert done.returncode == 0, done.stderr
+    scored = {line.split(",")[0]: line for line in Path(done.stdout.strip()).read_text(encoding="utf-8").splitlines()}
+    assert all(scored[line.split(",")[0]].split(",")[1:] == line.split(",")[2:] for line in written)
+    (folder,) = files.ls(f"{url}/predictions", detail=False)
+    names = {path.rpartition("/")[2] for path in files.ls(folder, detail=False)}
+    assert names == {"cases.csv", "cases.csv.json"}
+    assert files.cat_file(f"{folder}/cases.csv") == Path(done.stdout.strip()).read_bytes()
+
+    files.pipe_file(f"{url}/runs/{run.name}/model.pkl", content[:-1] + b"x")
+    refused = project.step("predict", f"{url}/cases.csv", **settings)
+    assert (refused.returncode, refused.stdout) == (65, ""), refused.stderr
+    assert "expected what its manifest records, found different content (sha256)" in refused.stderr
 
 
 def written_at(store: ObjectStore, folder: str) -> dict[str, Any]:
