@@ -49,20 +49,19 @@ def writing(output: Path, source: Path) -> Iterator[tuple[Path, Path]]:
     for path in (output, sidecar_of(output)):
         if path.exists() and source.exists() and path.samefile(source):
             raise UsageError(f"--output: expected a file that is not the source, found {path}; name a different one")
+    if not os.access(output.parent, os.W_OK):
+        msg = f"--output: expected a folder in which files can be written, found {output.parent}"
+        raise SettingError(f"{msg}; correct its permissions, or name a different file")
     scratch, busy = output.with_name(f".{output.name}.scratch"), f"{output}: another process is writing it"
-    try:
-        with lock(output.with_name(f".{output.name}.lock"), 0, f"{busy}; try again later"):
-            # What a killed process has left.
-            shutil.rmtree(scratch, ignore_errors=True)
-            scratch.mkdir()
-            try:
-                parts = scratch / output.name, scratch / sidecar_of(output).name
-                yield parts
-                sidecar_of(output).unlink(missing_ok=True)
-                replace(parts[0], output)
-                replace(parts[1], sidecar_of(output))
-            finally:
-                shutil.rmtree(scratch)
-    except PermissionError as error:
-        msg = f"{output}: expected a folder in which files can be written, found {error.strerror}"
-        raise SettingError(f"{msg}; correct its permissions, or name a different file in --output") from error
+    with lock(output.with_name(f".{output.name}.lock"), 0, f"{busy}; try again later"):
+        # What a killed process has left.
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        try:
+            parts = scratch / output.name, scratch / sidecar_of(output).name
+            yield parts
+            sidecar_of(output).unlink(missing_ok=True)
+            replace(parts[0], output)
+            replace(parts[1], sidecar_of(output))
+        finally:
+            shutil.rmtree(scratch)
