@@ -7,7 +7,8 @@ Reads     SOURCE: http(s)://…, s3://…, gs://…, abfs://…, file://… or a
 Writes    the output: id,y_pred,probability (1 = M) in the order of SOURCE; beside it <output>.json: the run, hashes,
           the threshold, versions, and how the cases differ from the training rows.
 Refuses   with 65: what transform.py refuses in a row, a missing feature, a model that is not the recorded one;
-          with 64: no run in use, or none with that name; with 75 and 78: as data_loader.py.
+          with 64: no run in use, or none with that name; an output that would replace the source or a run's file;
+          with 71, 74, 75 and 78: as the steps.
 Warns     about features whose values are not like those of the training rows.
 
 The only line on stdout is the path of the output.
@@ -28,10 +29,10 @@ from steplib import process
 from steplib.arguments import Parser
 from steplib.errors import PipelineError, SettingError, UsageError, shorten
 from steplib.runs import lookup, manifest
-from steplib.runs.output import find_output, sidecar_of, writing
+from steplib.runs.output import Output, find_output, finish, sidecar_of, writing
 from steplib.settings import Settings, read_settings
 from steplib.source.address import HIDDEN, redact
-from steplib.source.opening import open_source
+from steplib.source.opening import open_source, path_of
 from steplib.table.csvfile import check_head
 from steplib.table.new_cases import find_cases
 from steplib.table.pool import open_pool
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 CLEAR = "clear_data.csv"
 # Without the diagnosis: an id and a feature.
 LEAST_COLUMNS = 2
+MOST_NAMES = 20
 Facts = dict[str, Any]
 
 
@@ -55,42 +57,43 @@ def predict(arguments: Namespace, log: logging.Logger) -> Path:
     if not source:
         raise UsageError("SOURCE: expected a file or an address, found none, nor one in PREDICT_URL; see --help")
     shown = redact(source)
-    output = find_output(arguments.output, "" if HIDDEN in shown else shown.rpartition("/")[2])
-    with writing(output, base / source) as (part, sidecar):
-        run = lookup.find_run(arguments.model, settings.storage_url, part.parent)
+    path = find_output(arguments.output, "" if HIDDEN in shown else shown.rpartition("/")[2])
+    with writing(path, path_of(source, base)) as output:
+        run = lookup.find_run(arguments.model, settings.storage_url, output.scratch)
         log.info("model: run %s in %s", run.record["run"], run.place)
-        facts = score(run, source, base, part, settings, log)
-        facts |= {"output": {"name": output.name, **describe(part)}, "started": started.isoformat()}
-        facts |= {"seconds": round((datetime.now(UTC) - started).total_seconds(), 3)} | manifest.versions()
-        sidecar.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    log.info("%s: %d rows", output, facts["rows"])
-    if arguments.publish:
-        from steplib.publish import predictions
+        facts = score(run, (source, base), output, settings, log)
+        seconds = round((datetime.now(UTC) - started).total_seconds(), 3)
+        facts |= {"started": started.isoformat(), "seconds": seconds, **manifest.versions()}
+        output.description.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        finish(output)
+        log.info("%s: %d cases", path, facts["rows"])
+        if arguments.publish:
+            from steplib.publish import predictions
 
-        predictions.publish([output, sidecar_of(output)], started, settings.storage_url, log)
-    return output
+            predictions.publish([path, sidecar_of(path)], started, settings.storage_url, log)
+    return path
 
 
-def score(  # noqa: PLR0913, PLR0917 - by which model, what, and how
-    run: lookup.Found, source: str, base: Path, part: Path, settings: Settings, log: logging.Logger
+def score(
+    run: lookup.Found, source: tuple[str, Path], output: Output, settings: Settings, log: logging.Logger
 ) -> Facts:
-    """Write the predictions to `part`, and return facts about them."""
-    ranges, table = run.record["steps"]["train"].get("features", {}), part.with_name("cases")
+    """Write the predictions, and return facts about them."""
+    about_training, table = run.record["steps"]["train"], output.scratch / "cases"
     with ThreadPoolExecutor(1) as thread:
         # Importing scikit-learn takes as long as copying a large file.
         loading = thread.submit(load_model, lookup.read_model(run))
-        copied = copy(source, base, table, settings.data_timeout)
+        copied = copy(*source, table, settings.data_timeout)
         log.info("source: %s, %d bytes", copied["name"], copied["bytes"])
     from steplib.model import likeness, prediction
 
     model = loading.result()
     cases = find_cases(table, list(model[0].feature_names_in_), copied["lines"])
-    if cases.columns.ignored:
-        log.info("columns that are ignored: %s", shorten(cases.columns.ignored))
-    with open_pool(settings.workers) as pool, part.open("wb") as out:
-        scored = prediction.predict(model, cases, ranges, out, settings.batch_bytes, pool)
+    if cases.columns.unused:
+        log.info("columns that are ignored: %s", shorten(cases.columns.unused, MOST_NAMES))
+    with open_pool(settings.workers) as pool, output.part.open("wb") as out:
+        scored = prediction.predict(model, cases, about_training, out, settings.batch_bytes, pool)
     training = training_rows(run, log) if scored.rows >= likeness.LEAST_ROWS else None
-    found, warnings = likeness.compare(scored, cases.columns.feature_names, ranges, training)
+    found, warnings = likeness.compare(scored, cases.columns.feature_names, about_training, training)
     for warning in warnings:
         log.warning(warning)
     return {
@@ -99,8 +102,9 @@ def score(  # noqa: PLR0913, PLR0917 - by which model, what, and how
         "model_sha256": run.record["artifacts"][lookup.MODEL]["sha256"],
         "threshold": manifest.metrics(run.record).get("threshold"),
         "input": copied,
+        "output": {"name": output.path.name, **describe(output.part)},
         "rows": scored.rows,
-        "columns_ignored": cases.columns.ignored,
+        "columns_ignored": cases.columns.unused,
         "warnings": warnings,
         **found,
     }
@@ -135,14 +139,19 @@ def describe(path: Path, sha256: str | None = None) -> Facts:
 
 
 def training_rows(run: lookup.Found, log: logging.Logger) -> "Array | None":
-    """Return a sample of the run's training rows; None if the run no longer has them as they were."""
+    """Return a sample of the run's training rows; None if they cannot be had as they were, which stops nothing."""
     from steplib.model.drift import sample_training_rows
 
-    made, path = run.record["artifacts"][CLEAR], run.fetch([CLEAR]) / CLEAR
-    if not path.is_file() or manifest.sha256(path) != made["sha256"]:
-        log.info("%s of the run is missing or has changed, so the cases are not tested for drift", CLEAR)
-        return None
-    return sample_training_rows(path, made["rows"])
+    made = run.record["artifacts"][CLEAR]
+    try:
+        path = run.fetch([CLEAR]) / CLEAR
+        if path.is_file() and manifest.sha256(path) == made["sha256"]:
+            return sample_training_rows(path, made["rows"])
+        found = "is missing or has changed"
+    except (OSError, PipelineError) as error:
+        found = f"cannot be read ({type(error).__name__})"
+    log.info("%s of run %s %s, so the cases are not tested for drift", CLEAR, run.record["run"], found)
+    return None
 
 
 parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)

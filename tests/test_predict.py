@@ -120,9 +120,10 @@ def test_without_a_header(trained: Project, kept: list[int], diagnosis: str) -> 
     """Without a header line, the columns are id and features, with or without a diagnosis, which may be missing."""
     cases = [[row[0], diagnosis, *row[2:]] for row in wdbc()[1:]]
 
-    rows, _, _ = predict(trained, write(trained, [[row[i] for i in kept] for row in cases]))
+    rows, sidecar, _ = predict(trained, write(trained, [[row[i] for i in kept] for row in cases]))
 
     assert as_hex(rows) == expected(trained, cases)
+    assert sidecar["columns_ignored"] == ["diagnosis"] * (1 in kept)
 
 
 def test_ids_without_the_column_id(trained: Project) -> None:
@@ -152,6 +153,14 @@ REFUSED: dict[str, tuple[Callable[[Table], Table], str]] = {
     "no id": (changed(4, 0, " "), "line 5, column 1 (id): no record id"),
     "longer row": (lambda rows: [*rows[:3], [*rows[3], "1"], *rows[4:]], "line 4: 33 columns instead of 32"),
     "shorter row": (lambda rows: [*rows[:3], rows[3][:-1], *rows[4:]], "line 4: 31 columns instead of 32"),
+    "no feature, fewer columns": (
+        lambda rows: [[*row[:1], *row[2:9], *row[10:]] for row in rows],
+        "found none for concave_points_mean;",
+    ),
+    "a number as a name": (
+        lambda rows: [[*row[:9], "2024", *row[10:]] for row in rows],
+        "none for concave_points_mean;",
+    ),
     "no feature": (lambda rows: [row[:9] + row[10:] for row in rows], "found none for concave_points_mean;"),
     "renamed": (lambda rows: [["id", "diagnosis", *("xyz" for _ in range(30))], *rows[1:]], "found neither"),
     "repeated name": (lambda rows: [[*row, row[5]] for row in rows], "found the same name in columns 6 and 33"),
@@ -210,6 +219,7 @@ def test_not_a_csv(trained: Project, content: bytes) -> None:
         ("missing.csv", 78, "SOURCE: expected a file at missing.csv, found nothing"),
         (".", 78, "SOURCE: expected a file at ., found a folder"),
         ("gopher://x/y", 78, "SOURCE: expected http(s)://"),
+        (f"http://127.0.0.1:9/{'x' * 300}?sig={'Zq7Secret' * 500}", 75, "could not be reached"),
         ("http://127.0.0.1:9/cases.csv?sig=Zq7Secret", 75, "http://127.0.0.1:9/cases.csv: could not be reached"),
     ],
 )
@@ -335,6 +345,7 @@ def test_unlike_the_training_data(trained: Project) -> None:
         row[2] = str(float(row[2]) * 10)
         row[5] = str(float(row[5]) + 350)
         row[9] = ""
+    # Missing values are compared by their numbers in the manifest.
     rows, sidecar, stderr = predict(trained, write(trained, cases))
 
     assert len(rows) == 569
@@ -344,7 +355,7 @@ def test_unlike_the_training_data(trained: Project) -> None:
     assert "radius_mean (" in outside
     assert "radius_mean (" in drift
     assert "area_mean (" in drift
-    assert "concave_points_mean (0.000 before, 1.000 now)" in missing
+    assert "concave_points_mean (0.000 in training, 1.000 here)" in missing
     assert sidecar["features"]["concave_points_mean"]["missing"] == 1
     assert sidecar["features"]["radius_mean"]["outside"] > 0.9
     assert {one["feature"] for one in sidecar["drift"]} == {"radius_mean", "area_mean"}
@@ -361,12 +372,28 @@ def test_few_cases_are_not_tested_for_drift(trained: Project, number: int, is_te
     assert sidecar["drift"] is None
     assert ("is missing or has changed" in stderr) == is_tested
 
+    for path in ("clear_data.csv", "other"):
+        (trained.runs()[0] / path).mkdir()
+    assert predict(trained, source)[1]["drift"] is None
+
+
+@pytest.mark.parametrize("number", [5, 49])
+def test_missing_values_of_few_cases(trained: Project, number: int) -> None:
+    """An empty column is reported for a few cases too."""
+    cases = [row[:] for row in wdbc()[: number + 1]]
+    for row in cases[1:]:
+        row[4] = ""
+    _, sidecar, _ = predict(trained, write(trained, cases))
+
+    assert [one["feature"] for one in sidecar["missing_changed"]] == ["perimeter_mean"]
+    assert "perimeter_mean (0.000 in training, 1.000 here)" in sidecar["warnings"][-1]
+
 
 def test_a_case_outside_the_range(trained: Project) -> None:
     """One case in a different unit is reported too."""
     _, sidecar, _ = predict(trained, write(trained, [NAMES, [*wdbc()[1][:2], "179.9", *wdbc()[1][3:]]]))
 
-    assert "radius_mean (100%)" in sidecar["warnings"][0]
+    assert "radius_mean (100% of the cases)" in sidecar["warnings"][0]
 
 
 def test_run_of_an_older_version(trained: Project) -> None:
@@ -404,8 +431,10 @@ def test_ranges_in_the_manifest(project: Project, settings: dict[str, str]) -> N
     ("output", "text"),
     [
         ("cases.csv", "expected a file that is not the source"),
-        ("nowhere/x.csv", "expected a file in a folder that exists"),
-        ("data", "expected a file in a folder that exists"),
+        ("data", "found a folder or a device"),
+        ("/dev/null", "found a folder or a device"),
+        ("-", "expected a file's name"),
+        ("x" * 201, "expected a file's name"),
         ("results/x.csv", "expected a file outside"),
         ("results/latest/x.csv", "expected a file outside"),
         ("logs/x.csv", "expected a file outside"),
@@ -418,6 +447,35 @@ def test_output_that_cannot_be(trained: Project, output: str, text: str) -> None
 
     assert text in refuse(trained, 64, source, "--output", output)
     assert source.read_bytes() == before
+
+
+def test_folder_that_is_not_there(trained: Project) -> None:
+    """A folder that is not there is a wrong setting; the default one is made."""
+    source = write(trained, wdbc())
+
+    assert "expected a folder in which files can be written" in refuse(trained, 78, source, "--output", "nowhere/x.csv")
+    assert predict(trained, source, "--output", "results/predictions/scores")[1]["output"]["name"] == "scores"
+
+
+@pytest.mark.parametrize("name", ["cases", "clear_data.csv", "model.pkl", "manifest.json.csv", "cases.csv.json"])
+def test_any_name_of_source_and_output(trained: Project, name: str) -> None:
+    """No temporary file is in the way of another, whatever source and output are called."""
+    place = f"file://{trained.root}/a store"
+    trained.chain(STORAGE_URL=place)
+    shutil.rmtree(trained.root / "results")
+
+    rows, _, _ = predict(trained, write(trained, wdbc(), name), STORAGE_URL=place)
+
+    assert [row[0] for row in rows] == [row[0] for row in wdbc()[1:]]
+
+
+@pytest.mark.parametrize("spelled", ["file://{}", "~/cases.csv", "{}", "cases.csv"])
+def test_source_is_not_replaced_however_spelled(trained: Project, spelled: str) -> None:
+    """A source that is given as a URL or from the home folder is recognized too."""
+    source = write(trained, wdbc())
+
+    assert "not the source" in refuse(trained, 64, spelled.format(source), "--output", "cases.csv")
+    assert source.read_text(encoding="utf-8").startswith("id,diagnosis")
 
 
 def test_source_is_not_replaced_by_the_sidecar(trained: Project) -> None:

@@ -47,16 +47,17 @@ def main_of_writer(script: str, parser: "ArgumentParser", work: Callable[..., Pa
     log = log_to_stderr(Path(script).stem)
     code = os.EX_OK
     try:
-        # --help, which has been printed, ends with SystemExit.
         streams.open_stdout().reconfigure(errors="backslashreplace", line_buffering=True)
-        with suppress(SystemExit):
+        try:
             arguments = parser.parse_args()
-            stdout = streams.keep_stdout_clean()
-            hide_pandas()
-            on_signals(raise_stopped)
-            path = work(arguments, log)
-            on_signals(signal.SIG_IGN)
-            streams.hand_on(path, stdout)
+        except SystemExit:
+            os._exit(code)  # --help has been printed
+        stdout = streams.keep_stdout_clean()
+        hide_pandas()
+        on_signals(raise_stopped)
+        path = work(arguments, log)
+        on_signals(signal.SIG_IGN)
+        streams.hand_on(path, stdout)
     except BaseException as error:  # noqa: BLE001 - whatever ends a script becomes its exit code here
         code = report(error, log)
     # As in step.main.

@@ -31,10 +31,10 @@ def keep_stdout_clean() -> int:
     return stdout
 
 
-def hand_on(log_file: Path, stdout: int) -> None:
-    """Write the log's path last of all: an orchestrator may merge stderr into stdout and take the last line."""
+def hand_on(path: Path, stdout: int) -> None:
+    """Write a path last of all: an orchestrator may merge stderr into stdout and take the last line."""
     try:
-        os.write(stdout, os.fsencode(log_file) + b"\n")
+        os.write(stdout, os.fsencode(path) + b"\n")
     except OSError as error:
-        msg = f"stdout: the log's path could not be written ({error.strerror})"
-        raise StorageError(f"{msg}; run the step again with stdout open") from error
+        msg = f"stdout: the path could not be written ({error.strerror})"
+        raise StorageError(f"{msg}; run this again with stdout open") from error

@@ -41,7 +41,14 @@ def compare(before: Csv, now: Csv, rows: int, batch_bytes: int = WHOLE, pool: Po
             changed[name] = _count_changed(values_before[name][paired_old], values[paired_new])
     # A sample may be empty.
     can_test = is_new.any() and len(old.ids) > 0
-    prevalence = compare_shares(old.target == 1, new.target[is_new] == 1) if can_test else None
+    prevalence = None
+    if can_test:
+        m_before, m_now = int((old.target == 1).sum()), int((new.target[is_new] == 1).sum())
+        prevalence = compare_shares(m_before, len(old.ids), m_now, int(is_new.sum()))
+    missing = {
+        name: (int(np.isnan(then).sum()), len(then), int(np.isnan(values).sum()), len(values))
+        for name, (then, values) in columns.items()
+    }
     return {
         "rows_compared": {"before": len(old.ids), "now": len(new.ids)},
         "ids_gone": len(old.ids) - len(paired_old),
@@ -51,7 +58,7 @@ def compare(before: Csv, now: Csv, rows: int, batch_bytes: int = WHOLE, pool: Po
         "columns_gone": [name for name in names_before if name not in columns],
         "columns_new": [name for name in names_now if name not in columns],
         "drift": find_drift(columns) if can_test else [],
-        "missing": find_missing(columns) if can_test else [],
+        "missing": find_missing(missing) if can_test else [],
         "prevalence": prevalence,
         "prevalence_changed": prevalence is not None and prevalence["p"] < ALPHA,
     }

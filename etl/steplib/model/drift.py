@@ -48,21 +48,24 @@ def find_drift(columns: Columns) -> list[dict[str, Any]]:
     ]
 
 
-def find_missing(columns: Columns) -> list[dict[str, Any]]:
-    """Return the features of whose new values a different share is missing."""
-    results = [compare_shares(np.isnan(before), np.isnan(new)) for before, new in columns.values()]
+def find_missing(counts: dict[str, tuple[int, int, int, int]]) -> list[dict[str, Any]]:
+    """Return the features of whose new values a different share is missing.
+
+    `counts`: of each, how many values are missing, and of how many, before and now.
+    """
+    results = [compare_shares(*of_feature) for of_feature in counts.values()]
     corrected = _holm([result["p"] for result in results])
     return [
         {"feature": name, **result, "p": p}
-        for name, result, p in zip(columns, results, corrected, strict=True)
+        for name, result, p in zip(counts, results, corrected, strict=True)
         if p < ALPHA and abs(result["now"] - result["before"]) >= LEAST_SHARE
     ]
 
 
-def compare_shares(before: NDArray[np.bool_], new: NDArray[np.bool_]) -> dict[str, float]:
-    """Return the share of True on both sides, and the p of Fisher's exact test."""
-    table = [[side.sum(), len(side) - side.sum()] for side in (before, new)]
-    return {"before": float(before.mean()), "now": float(new.mean()), "p": float(fisher_exact(table).pvalue)}
+def compare_shares(before: int, rows_before: int, now: int, rows_now: int) -> dict[str, float]:
+    """Return the shares that two counts are of their rows, and the p of Fisher's exact test."""
+    p = fisher_exact([[before, rows_before - before], [now, rows_now - now]]).pvalue
+    return {"before": float(before / rows_before), "now": float(now / rows_now), "p": float(p)}
 
 
 def _holm(p: Sequence[float]) -> list[float]:

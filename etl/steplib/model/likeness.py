@@ -6,7 +6,6 @@ from typing import Any
 from steplib.errors import printable, shorten
 from steplib.model.drift import Array, find_drift, find_missing
 from steplib.model.prediction import Scored
-from steplib.model.ranges import Range
 
 # Of a feature's rows, this share may be outside the range of the training rows; among those it is 0.01.
 MOST_OUTSIDE = 0.2
@@ -16,40 +15,57 @@ MOST_NAMES = 20
 
 
 def compare(
-    scored: Scored, names: Sequence[str], ranges: dict[str, Range], training: Array | None
+    scored: Scored, names: Sequence[str], about_training: dict[str, Any], training: Array | None
 ) -> tuple[dict[str, Any], list[str]]:
     """Return what the new cases are like, ready for JSON, and warnings.
 
-    `training`: (rows, features), the training rows or a sample of them; None: no test.
+    `about_training`: what ranges.describe returned, {} for a run of an older version; `training`: (rows, features), the
+    training rows or a sample of them, None: the distributions are not tested.
     """
-    shares = {
-        name: {
-            "outside": outside if ranges.get(name, {}).get("low") is not None else None,
-            "missing": missing,
-            "missing_in_training": ranges.get(name, {}).get("missing"),
-        }
-        for name, outside, missing in zip(
-            names, (scored.outside / scored.rows).tolist(), (scored.missing / scored.rows).tolist(), strict=True
-        )
+    ranges, rows = about_training.get("features", {}), about_training.get("train_rows", 0)
+    outside = {
+        name: count / scored.rows if ranges.get(name, {}).get("low") is not None else None
+        for name, count in zip(names, scored.outside.tolist(), strict=True)
     }
-    drift, missing_more = None, []
+    counts = {
+        name: (round(ranges[name]["missing"] * rows), rows, count, scored.rows)
+        for name, count in zip(names, scored.missing.tolist(), strict=True)
+        if name in ranges
+    }
+    drift = None
     if training is not None and len(training):
-        columns = dict(zip(names, zip(training.T, scored.sample.T, strict=True), strict=True))
-        drift, missing_more = find_drift(columns), find_missing(columns)
-    outside = {name: share["outside"] for name, share in shares.items() if (share["outside"] or 0) > MOST_OUTSIDE}
-    found = [
+        drift = find_drift(dict(zip(names, zip(training.T, scored.sample.T, strict=True), strict=True)))
+    changed = find_missing(counts)
+    found = {
+        "features": {
+            name: {
+                "outside": outside[name],
+                "missing": missing / scored.rows,
+                "missing_in_training": ranges.get(name, {}).get("missing"),
+            }
+            for name, missing in zip(names, scored.missing.tolist(), strict=True)
+        },
+        "drift": drift,
+        "missing_changed": changed,
+    }
+    far = sorted(
+        (name for name in names if (outside[name] or 0) > MOST_OUTSIDE), key=lambda name: -(outside[name] or 0)
+    )
+    lines = [
         (
-            "many rows are outside the range of the training rows (0.5 to 99.5 percentile)",
-            [f"{printable(name)} ({outside[name]:.0%})" for name in sorted(outside, key=outside.__getitem__)[::-1]],
+            "cases outside the range of the training rows (0.5 to 99.5 percentile)",
+            [f"{printable(name)} ({outside[name]:.0%} of the cases)" for name in far],
         ),
         (
-            "the rows are distributed differently from the training rows",
+            "the cases are distributed differently from the training rows",
             [f"{printable(one['feature'])} (distance {one['d']:.2f})" for one in drift or []],
         ),
         (
-            "a different share is missing",
-            [f"{printable(one['feature'])} ({one['before']:.3f} before, {one['now']:.3f} now)" for one in missing_more],
+            "a different share of values is missing",
+            [
+                f"{printable(one['feature'])} ({one['before']:.3f} in training, {one['now']:.3f} here)"
+                for one in changed
+            ],
         ),
     ]
-    warnings = [f"{text}: {shorten(those, MOST_NAMES)}; check the source" for text, those in found if those]
-    return {"features": shares, "drift": drift, "missing": missing_more}, warnings
+    return found, [f"{text}: {shorten(those, MOST_NAMES)}; check the source" for text, those in lines if those]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import orjson
@@ -12,7 +12,6 @@ from sklearn.pipeline import Pipeline
 from steplib.errors import DataError
 from steplib.model.drift import share_of_sample
 from steplib.model.fitting import without_names
-from steplib.model.ranges import Range
 from steplib.model.scoring import predict_rows
 from steplib.model.training import LARGEST_VALUE
 from steplib.table.batches import WHOLE, Batch, split
@@ -65,17 +64,17 @@ class Scorer(NamedTuple):
 def predict(  # noqa: PLR0913, PLR0917 - what is read, what is written, and how
     model: Pipeline,
     cases: Cases,
-    ranges: dict[str, Range],
+    about_training: dict[str, Any],
     out: BinaryIO,
     batch_bytes: int = WHOLE,
     pool: Pool = THIS_THREAD,
 ) -> Scored:
     """Write a model's predictions for new cases, and return what the cases are like.
 
-    `ranges` of the features, {} if they are unknown. Raises DataError for what transform.py would refuse in a row, and
+    `about_training`: what ranges.describe returned. Raises DataError for what transform.py would refuse in a row, and
     for numbers that are too large to compute with.
     """
-    columns = cases.columns
+    columns, ranges = cases.columns, about_training.get("features", {})
     limits = [[_or_nan(ranges.get(name, {}).get(end)) for name in columns.feature_names] for end in ("low", "high")]
     low, high = np.array(limits)
     share = share_of_sample(cases.lines + 1, len(columns.features))

@@ -1,6 +1,7 @@
 """Finding a finished run, and reading its model: the run in use, or one that a person names."""
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -31,16 +32,17 @@ def find_run(text: str | None, storage_url: str, scratch: Path) -> Found:
     Files from a storage are put into `scratch`. Raises UsageError if there is no such run, DataError if its manifest is
     not the one that was promoted.
     """
-    url, stamp = storage_url, text
+    url, stamp = storage_url, text or None
     if text and "://" in text:
         match = URL_OF_RUN.fullmatch(text)
         if not match:
             raise UsageError(f"--model: expected a URL that ends with {RUNS}/<stamp> or {LATEST}; correct it")
         url, stamp = match[1], match[2]
-    elif text and (Path(text) / manifest.NAME).is_file():
+    elif text and os.path.isfile(f"{text}/{manifest.NAME}"):  # noqa: PTH113 - Path's raises for a name that is too long
         return _check(manifest.read(Path(text)), text, lambda _: Path(text))
     elif text and not manifest.STAMP.fullmatch(text):
-        raise UsageError(f"--model: expected a run's stamp, folder or URL, found no {Path(text) / manifest.NAME}")
+        msg = f"--model: expected a run's stamp, folder or URL, found no {text[:200]}/{manifest.NAME}"
+        raise UsageError(f"{msg}; runs.py list shows the runs")
     elif text and (runs() / text / manifest.NAME).is_file():
         url = ""
     with open_store(url) as store:
@@ -49,12 +51,12 @@ def find_run(text: str | None, storage_url: str, scratch: Path) -> Found:
 
 def _find_in(store: Store, stamp: str | None, scratch: Path) -> Found:
     """Find a run in a store; without a stamp, the one in use, whose files may be on this disk too."""
-    expected = None
+    _, current = read_highest(store)
+    expected = current.get("manifest_sha256") if current and stamp in {None, current["run"]} else None
     if stamp is None:
-        _, current = read_highest(store)
         if current is None:
             raise UsageError(f"{store.name}: no run is in use; run the pipeline, or name a run with --model")
-        stamp, expected = current["run"], current.get("manifest_sha256")
+        stamp = str(current["run"])
         here = runs() / stamp / manifest.NAME
         if here.is_file() and manifest.sha256(here) == expected:
             store = Disk(results())

@@ -1,17 +1,31 @@
-"""An output that is not a run's: a file and, beside it, <file>.json, which describes it; each is whole or absent."""
+"""An output that is not a run's: a file and, beside it, <file>.json, which describes it."""
 
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from steplib.errors import SettingError, UsageError
-from steplib.runs.disk import lock, replace
+from steplib.runs.disk import lock, sync
 from steplib.runs.folders import logs, results
 
-FOLDER = "predictions"
+FOLDER, DEFAULT_NAME = "predictions", "cases.csv"
+# Files that belong to the output have longer names; systems allow 255 bytes.
+LONGEST_NAME = 200
+# In characters, of which one takes up to four bytes.
+LONGEST_DEFAULT = 48
+
+
+class Output(NamedTuple):
+    """Where a file and its description are to be, where they are written, and a folder for other temporary files."""
+
+    path: Path
+    part: Path
+    description: Path
+    scratch: Path
 
 
 def find_output(text: str | None, name: str) -> Path:
@@ -21,15 +35,27 @@ def find_output(text: str | None, name: str) -> Path:
     """
     default = results() / FOLDER
     if text is None:
-        default.mkdir(parents=True, exist_ok=True)
-        return default / (re.sub(r"[^\w.-]", "_", name).lstrip(".") or "cases.csv")
+        name = re.sub(r"[^\w.-]", "_", name).lstrip(".")[:LONGEST_DEFAULT] or DEFAULT_NAME
+        # Otherwise it could be the description of a different output.
+        text = str(default / (f"{name}.csv" if name.endswith(".json") else name))
     path = Path(os.path.abspath(text))  # noqa: PTH100 - Path.resolve would also follow links
+    if text in {"", "-"} or len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise UsageError(
+            f"output: expected a file's name of up to {LONGEST_NAME} bytes, found {text[:40]!r}; choose one"
+        )
     folder = Path(os.path.realpath(path.parent))
-    if not text or path.is_dir() or not folder.is_dir():
-        raise UsageError(f"--output: expected a file in a folder that exists, found {text!r}; correct it")
     if any(folder.is_relative_to(own) for own in (results(), logs())) and not folder.is_relative_to(default):
-        msg = f"--output: expected a file outside {results()} and {logs()}, or in {default}, found {text!r}"
-        raise UsageError(f"{msg}; correct it")
+        msg = f"output: expected a file outside {results()} and {logs()}, or in {default}, found {text!r}"
+        raise UsageError(f"{msg}; choose a different one")
+    if folder == default:
+        with suppress(OSError):
+            default.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        msg = f"output: expected a folder in which files can be written, found {folder}"
+        raise SettingError(f"{msg}; make it, or correct its permissions")
+    for each in (path, sidecar_of(path)):
+        if each.exists() and not each.is_file():
+            raise UsageError(f"output: expected a file, found a folder or a device at {each}; choose a different one")
     return path
 
 
@@ -39,29 +65,37 @@ def sidecar_of(output: Path) -> Path:
 
 
 @contextmanager
-def writing(output: Path, source: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield temporary paths for an output and its sidecar, in a folder for scratch files; both get their names at once.
+def writing(path: Path, source: Path | None) -> Iterator[Output]:
+    """Yield temporary paths for an output, which `finish` moves to their places.
 
-    Raises UnreachableError if another process is writing this output, UsageError if one of the two is the source.
-    Whatever ends the block leaves the files that were there before; after a kill, a sidecar is either that of its
-    output or missing.
+    Raises UnreachableError if another process is writing this output, UsageError if it would replace the source, whose
+    path is given if it is on this disk. What was there before stays until `finish`.
     """
-    for path in (output, sidecar_of(output)):
-        if path.exists() and source.exists() and path.samefile(source):
-            raise UsageError(f"--output: expected a file that is not the source, found {path}; name a different one")
-    if not os.access(output.parent, os.W_OK):
-        msg = f"--output: expected a folder in which files can be written, found {output.parent}"
-        raise SettingError(f"{msg}; correct its permissions, or name a different file")
-    scratch, busy = output.with_name(f".{output.name}.scratch"), f"{output}: another process is writing it"
-    with lock(output.with_name(f".{output.name}.lock"), 0, f"{busy}; try again later"):
+    for each in (path, sidecar_of(path)):
+        if source and each.exists() and each.samefile(source):
+            raise UsageError(f"output: expected a file that is not the source, found {each}; choose a different one")
+    scratch, busy = path.with_name(f".{path.name}.scratch"), f"{path}: another process is writing it; try again later"
+    with lock(path.with_name(f".{path.name}.lock"), 0, busy):
         # What a killed process has left.
         shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
         try:
-            parts = scratch / output.name, scratch / sidecar_of(output).name
-            yield parts
-            sidecar_of(output).unlink(missing_ok=True)
-            replace(parts[0], output)
-            replace(parts[1], sidecar_of(output))
+            # For the owner alone, because the source may be.
+            for folder in (scratch, scratch / "output", scratch / "other"):
+                folder.mkdir(0o700)
+            part = scratch / "output" / path.name
+            yield Output(path, part, sidecar_of(part), scratch / "other")
+        except OSError as error:
+            error.filename = error.filename or str(path)
+            raise
         finally:
-            shutil.rmtree(scratch)
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def finish(output: Output) -> None:
+    """Move an output and its description to their places; a description that is there is always that of its output."""
+    sync(output.part)
+    sync(output.description)
+    sidecar_of(output.path).unlink(missing_ok=True)
+    output.part.replace(output.path)
+    output.description.replace(sidecar_of(output.path))
+    sync(output.path.parent)

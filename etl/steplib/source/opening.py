@@ -34,19 +34,14 @@ class Source(NamedTuple):
 
 def open_source(url: str, base: Path, timeout: float) -> AbstractContextManager[Source]:
     """Open a URL or a path; the scheme decides how. A relative path starts from `base`; `timeout` is in seconds."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return open_file(base, url)
-    match scheme.lower():
+    if path := path_of(url, base):
+        return open_file(url, path)
+    match url.partition("://")[0].lower():
         case "http" | "https":
             # Imported here so that a local file does not pay for requests.
             from steplib.source.web import open_http
 
             return open_http(url, timeout)
-        case "file":
-            host, slash, path = rest.partition("/")
-            if host in {"", "localhost"}:
-                return open_file(base, slash + unquote(path))
         case storage if storage in STORAGE_SCHEMES:
             from steplib.source.bucket import open_object
 
@@ -55,10 +50,19 @@ def open_source(url: str, base: Path, timeout: float) -> AbstractContextManager[
     raise SettingError(f"DATA_URL: expected {expected}, found {redact(url)}; correct it")
 
 
+def path_of(url: str, base: Path) -> Path | None:
+    """Return the path of a source on this disk, None for a different one."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        # expanduser never raises; Path's method does.
+        return base / (os.path.expanduser(url) if url.startswith("~/") else url)  # noqa: PTH111
+    host, slash, path = rest.partition("/")
+    return base / (slash + unquote(path)) if scheme.lower() == "file" and host in {"", "localhost"} else None
+
+
 @contextmanager
-def open_file(base: Path, text: str) -> Iterator[Source]:
-    """Open a local file. Raises SettingError if it cannot be read."""
-    path = base / (os.path.expanduser(text) if text.startswith("~/") else text)  # noqa: PTH111 - never raises
+def open_file(text: str, path: Path) -> Iterator[Source]:
+    """Open a local file; `text` is how it was given. Raises SettingError if it cannot be read."""
     try:
         if not path.is_file():
             raise FileNotFoundError(errno.ENOENT, "a folder or device" if path.exists() else "nothing")

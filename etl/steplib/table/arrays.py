@@ -52,7 +52,7 @@ def read_raw(data: bytes, columns: Columns) -> Rows | None:
 
     texts = [columns.id] if columns.target is None else [columns.id, columns.target]
     types = dict.fromkeys(texts, "string") | dict.fromkeys(columns.features, "double")
-    if not _arrow_agrees_with_csv(data) or (columns.ignored and not _is_utf8(data)):
+    if not _arrow_agrees_with_csv(data) or (len(types) < len(columns.names) and not _is_utf8(data)):
         return None
     try:
         table = _read_csv(data, len(columns.names), types, MISSING_SPELLINGS)

@@ -17,6 +17,9 @@ from steplib.table.schema import (
     read_number,
 )
 
+# Of features that are missing, the first are named.
+MOST_NAMES = 20
+
 
 class Cases(NamedTuple):
     """New cases: the table, its columns, the number of the first line with a case, counted from 1, and of all lines."""
@@ -42,32 +45,37 @@ def match_columns(head: list[Row], features: Sequence[str]) -> Columns:
     """
     if not head:
         raise DataError("expected rows of data, found an empty file; check the source")
-    first, *rest = ([cell.strip() for cell in cells] for _, cells in head)
+    line, (first, *rest) = head[0][0], ([cell.strip() for cell in cells] for _, cells in head)
     if not _is_header(first, features):
-        return _without_header(first, features)
+        return _without_header(first, line, features)
     if not rest:
         raise DataError("expected rows of data, found a header line alone; check the source")
     names = name_columns(first, rest[0])
-    check_unique(names, "the header line")
+    check_unique(names, line, "the header line")
     if missing := [name for name in features if name not in names]:
-        found = f"found none for {shorten(missing)}"
-        raise DataError(f"line 1: expected a column for each feature of the model, {found}; add it at the source")
+        found = f"found none for {shorten(missing, MOST_NAMES)}"
+        raise DataError(f"line {line}: expected a column for each feature of the model, {found}; add it at the source")
     position = names.index(ID) if ID in names else 0
     if names[position] in {DIAGNOSIS, TARGET, *features}:
-        msg = f"line 1: expected a column named {ID}, or the ids in column 1, found {names[position]} in column 1"
+        msg = f"line {line}: expected a column named {ID}, or the ids in column 1, found {names[position]} in column 1"
         raise DataError(f"{msg}; add the ids at the source")
     return Columns(names, [names.index(name) for name in features], position, None, has_header=True)
 
 
 def _is_header(first: list[str], features: Sequence[str]) -> bool:
-    """Return whether the first row names features; strict, because its cells may be shown."""
+    """Return whether the first row names features; strict, because its cells may be shown.
+
+    A single name may be somebody's id, unless there is no number beside it.
+    """
     known = {*features} & {*first}
-    return len(known) == len(features) or (bool(known) and not any(read_number(cell) is not None for cell in first))
+    return len(known) > 1 or (bool(known) and not any(read_number(cell) is not None for cell in first))
 
 
-def _without_header(first: list[str], features: Sequence[str]) -> Columns:
+def _without_header(first: list[str], line: int, features: Sequence[str]) -> Columns:
     if not any(cell.lower() in MISSING or read_number(cell) is not None for cell in first[1:]):
-        msg = f"line 1: expected the names of the model's features ({shorten(features)}), or numbers, found neither"
+        msg = (
+            f"line {line}: expected the names of the model's features ({shorten(features)}), or numbers, found neither"
+        )
         raise DataError(f"{msg}; correct the header at the source")
     number = len(features)
     if len(first) == number + 1:
@@ -75,5 +83,5 @@ def _without_header(first: list[str], features: Sequence[str]) -> Columns:
     if len(first) == number + 2:
         return of_records(features, has_header=False)._replace(is_diagnosed=False)
     expected = f"{number + 1} columns (id, features) or {number + 2} (id, B or M, features)"
-    msg = f"line 1: expected {expected}, because no header names the features, found {len(first)}"
+    msg = f"line {line}: expected {expected}, because no header names the features, found {len(first)}"
     raise DataError(f"{msg}; add a header at the source")

@@ -52,10 +52,10 @@ class Columns(NamedTuple):
         return [self.names[position] for position in self.features]
 
     @property
-    def ignored(self) -> list[str]:
-        """The names of the columns that are not read."""
-        read = {self.id, self.target, *self.features}
-        return [name for position, name in enumerate(self.names) if position not in read]
+    def unused(self) -> list[str]:
+        """The names of the columns that are neither ids nor features."""
+        used = {self.id, *self.features}
+        return [name for position, name in enumerate(self.names) if position not in used]
 
 
 def of_records(features: Sequence[str], *, has_header: bool) -> Columns:
@@ -67,7 +67,7 @@ def find_columns(first_rows: list[Row]) -> Columns:
     """Find the columns from the first two rows. Raises DataError if there is no row of data."""
     if not first_rows:
         raise DataError("expected rows of data, found an empty file; check the source")
-    first, *rest = ([cell.strip() for cell in cells] for _, cells in first_rows)
+    line, (first, *rest) = first_rows[0][0], ([cell.strip() for cell in cells] for _, cells in first_rows)
     if len(first) < LEAST_COLUMNS:
         msg = f"expected record id, diagnosis and at least one feature, found {len(first)} column(s)"
         raise DataError(f"{msg}; correct the first line at the source")
@@ -79,8 +79,8 @@ def find_columns(first_rows: list[Row]) -> Columns:
     if not rest:
         raise DataError("expected rows of data, found a header line alone; check the source")
     names = name_columns(first, rest[0])
-    check_unique(names, "the header line")
-    check_unique([ID, TARGET, *names[2:]], "clear_data.csv")
+    check_unique(names, line, "the header line")
+    check_unique([ID, TARGET, *names[2:]], line, "clear_data.csv")
     return of_records(names[2:], has_header=True)
 
 
@@ -99,13 +99,13 @@ def name_columns(header: list[str], row: list[str]) -> list[str]:
     return [name or f"column_{number}" for number, name in enumerate(without_end, start=1)]
 
 
-def check_unique(names: list[str], where: str) -> None:
+def check_unique(names: list[str], line: int, where: str) -> None:
     """Raise DataError if a name occurs twice."""
     first: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
         if first.setdefault(name, number) != number:
             found = f"found the same name in columns {first[name]} and {number}"
-            raise DataError(f"line 1: expected a different name for each column of {where}, {found}; rename one")
+            raise DataError(f"line {line}: expected a different name for each column of {where}, {found}; rename one")
 
 
 def read_number(text: str) -> float | None:
