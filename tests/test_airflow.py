@@ -23,9 +23,10 @@ import psutil
 import pytest
 import requests
 from conftest import ROOT, STEPS, Project, copy_project, garbled, wdbc_rows
-from misbehaving import serve
+from misbehaving import SECRET, serve
 
 DAGS = ("my_pipeline", "my_pipeline_python")
+PREDICT = "my_pipeline_predict"
 # The example of docs/airflow.md.
 CONSUMER = """
 from airflow.sdk import DAG, Asset, task
@@ -308,12 +309,12 @@ ALL_GREEN = dict.fromkeys(STEPS, ("success", 1))
 
 
 def test_dag_is_there_at_once(airflow: Airflow) -> None:
-    """A new user finds both DAGs and no others, unpaused, without import errors, their docstring as their page."""
-    dags = wait_for(lambda: found if len(found := airflow.get("/dags")["dags"]) == 4 else None)
+    """A new user finds the DAGs and no others, unpaused, without import errors, their docstring as their page."""
+    dags = wait_for(lambda: found if len(found := airflow.get("/dags")["dags"]) == 5 else None)
     found = {dag["dag_id"]: dag for dag in dags}
 
     assert airflow.get("/importErrors")["total_entries"] == 0
-    assert set(found) == {*DAGS, "my_pipeline_promotion", "consumer"}
+    assert set(found) == {*DAGS, "my_pipeline_promotion", PREDICT, "consumer"}
     assert not any(dag["is_paused"] for dag in found.values())
     details = airflow.get("/dags/my_pipeline/details")
     assert "| `evaluate` |" in details["doc_md"]
@@ -406,6 +407,59 @@ def test_held_back_run_waits_for_a_person(airflow: Airflow, option: str) -> None
     assert promoted["extra"] in consumer.xcom("after_a_new_model")
 
 
+def test_form_names_source_and_output(airflow: Airflow) -> None:
+    """A source that is down at first is tried again; the task returns the path of the output that the form names."""
+    assert airflow.trigger().wait() == "success"
+    airflow.source.tries.clear()  # type: ignore[attr-defined]
+    run = airflow.trigger(PREDICT, source=f"{airflow.url}/third_time_good", output="monday.csv")
+
+    assert run.wait() == "success"
+    assert run.tasks() == {"predict": ("success", 3)}
+    output = airflow.project.root / "results" / "predictions" / "monday.csv"
+    assert run.xcom("predict") == str(output)
+    assert len(output.read_text(encoding="utf-8").splitlines()) == 1 + len(wdbc_rows())
+
+
+def test_promoted_model_scores_the_standing_file(airflow: Airflow) -> None:
+    """A model that comes into use starts the scoring of PREDICT_URL, whose secret Airflow never shows."""
+    env_file, place = airflow.project.root / ".env", f"{airflow.project.root}/published"
+    url = f"{airflow.url}/good?token={SECRET}".replace("//", f"//user:{SECRET}@", 1)
+    settings = f"{env_file.read_text(encoding='utf-8')}GATE=off\nPREDICT_URL={url}\nSTORAGE_URL='file://{place}'\n"
+    with replaced(env_file, settings):
+        schedule_predictions(airflow, "Asset")
+        model = airflow.trigger()
+        assert model.wait() == "success"
+        run = started_by(model.asset_event(), airflow, PREDICT)
+        assert run.wait() == "success", run.task_log("predict")
+    schedule_predictions(airflow, None)
+
+    predictions = Path(run.xcom("predict"))
+    (published,) = Path(place).glob(f"predictions/*/{predictions.name}")
+    assert published.read_bytes() == predictions.read_bytes()
+    about = json.loads(published.with_name(f"{predictions.name}.json").read_bytes())
+    assert about["run"] == model.folders()[0].name
+    shown = airflow.get(f"{run.path}/taskInstances/predict")["rendered_fields"]
+    assert shown["env"]["ETL_PYTHON"]
+    assert SECRET not in json.dumps([shown, airflow.get(f"/dags/{PREDICT}/details"), run.task_log("predict")])
+
+
+def schedule_predictions(airflow: Airflow, schedule: str | None) -> None:
+    """Make Airflow read the DAG again, and wait until it has this schedule."""
+    dag = airflow.get(f"/dags/{PREDICT}")
+    assert airflow.request("PUT", f"/parseDagFile/{dag['file_token']}").ok
+    wait_for(lambda: True if airflow.get(f"/dags/{PREDICT}")["timetable_summary"] == schedule else None)
+
+
+def test_source_that_cannot_be_scored_is_tried_once(airflow: Airflow) -> None:
+    """Without a source, and with a wrong one, the task fails at once, and its log says why."""
+    assert airflow.trigger().wait() == "success"
+    for way, message in {"": "PREDICT_URL", "/html": "HTML", "/404": "found 404"}.items():
+        run = airflow.trigger(PREDICT, source=way and airflow.url + way)
+        assert run.wait() == "failed"
+        assert run.tasks() == {"predict": ("failed", 1)}
+        assert message in run.task_log("predict")
+
+
 def test_only_one_at_a_time(airflow: Airflow) -> None:
     """A second run_airflow.sh of the same project reports the first and leaves it alone."""
     done = airflow.project.run(["sh", "run_airflow.sh"])
@@ -493,12 +547,17 @@ def test_hostile_value_is_never_executed(airflow: Airflow, dag: str) -> None:
     assert not list(airflow.project.root.rglob("pwned*"))
 
 
-def test_misspelt_parameter_fails(airflow: Airflow) -> None:
+@pytest.mark.parametrize(
+    ("dag", "task", "known"),
+    [("my_pipeline", "data_loader", "data_url"), (PREDICT, "predict", "source, output")],
+)
+def test_misspelt_parameter_fails(airflow: Airflow, dag: str, task: str, known: str) -> None:
     """A run with an unknown parameter fails instead of loading the default source."""
-    run = airflow.trigger(data_ulr=f"{airflow.url}/good")
+    run = airflow.trigger(dag, data_ulr=f"{airflow.url}/good")
 
     assert run.wait() == "failed"
-    assert "conf: expected data_url, found data_ulr" in run.task_log("data_loader")
+    assert run.tasks()[task] == ("failed", 1)
+    assert f"conf: expected {known}, found data_ulr" in run.task_log(task)
     assert run.folders() == []
 
 

@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from conftest import STEPS, Project
 from misbehaving import SECRET, serve
 
 DAGS = {"my_pipeline", "my_pipeline_python"}
-PROMOTION = "my_pipeline_promotion"
+PROMOTION, PREDICT = "my_pipeline_promotion", "my_pipeline_predict"
 PARSE = """
 import json, sys, time, warnings
 import airflow.sdk
@@ -35,6 +36,7 @@ dags = {
         "params": dag.params.dump(),
         "outlets": [outlet.name for task in dag.tasks for outlet in task.outlets],
         "run_types": sorted(dag.allowed_run_types),
+        "active": dag.max_active_runs,
         "limit": dag.dagrun_timeout and dag.dagrun_timeout.total_seconds(),
     }
     for dag in bag.dags.values()
@@ -50,8 +52,8 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.utils import db
 db.initdb()
 for name, dag in DagBag(sys.argv[1]).dags.items():
-    if name == "my_pipeline_promotion":
-        continue  # it would wait for a person
+    if "data_loader" not in dag.task_ids:
+        continue
     run = dag.test(logical_date=None)
     print("RUN", run.dag_id, run.state.value)
 """
@@ -60,7 +62,7 @@ import json, sys, types, warnings
 warnings.simplefilter("ignore")
 from airflow.dag_processing.dagbag import DagBag
 for name, dag in DagBag(sys.argv[1]).dags.items():
-    if name == "my_pipeline_promotion":
+    if "data_loader" not in dag.task_ids:
         continue
     task = dag.get_task("data_loader")
     run = types.SimpleNamespace(run_after="now")
@@ -72,11 +74,12 @@ FORM = """
 import json, os, sys
 sys.path.append(sys.argv[1])
 from airflow.sdk.exceptions import ParamValidationError
-from my_pipeline_shared.task import PARAMS
+from my_pipeline_predict import PARAMS
+from my_pipeline_shared import task
 accepted = []
 for value in json.loads(os.environ["FORM_VALUES"]):
     try:
-        PARAMS["data_url"].resolve(value)
+        (task.PARAMS | PARAMS)[os.environ["FIELD"]].resolve(value)
     except ParamValidationError:
         continue
     accepted.append(value)
@@ -130,6 +133,17 @@ from my_pipeline_promotion import HELD_BACK, describe
 runs = [types.SimpleNamespace(extra=facts, timestamp=i) for i, facts in enumerate(json.loads(os.environ["FACTS"]))]
 print(json.dumps(describe({"triggering_asset_events": {HELD_BACK: runs[::-1]}})))
 """
+OUTPUT = """
+import os, sys
+sys.path.append(sys.argv[1])
+from airflow.sdk.exceptions import AirflowFailException
+from my_pipeline_predict import check_output
+for line in os.environ["LINES"].splitlines():
+    try:
+        print("TAKEN", check_output(line))
+    except AirflowFailException as error:
+        print("REFUSED", error)
+"""
 POLICY = """
 import sys
 sys.path.append(sys.argv[1])
@@ -160,7 +174,7 @@ def parse(project: Project, folder: Path, **settings: str) -> Any:
 
 @pytest.mark.parametrize("way", ["linked", "copied", "itself"])
 def test_only_the_dags_of_a_project_in_the_dags_folder_are_parsed(project: Project, way: str) -> None:
-    """A project linked or copied with all its files gives exactly two DAGs, quickly and without an import error."""
+    """A project linked or copied with all its files gives exactly its DAGs, quickly and without an import error."""
     for trap in (".venv/lib/trap.py", "tests/test_trap.py", "benchmarks/trap.py", "trap.py", "etl/dags/trap.py"):
         (project.root / trap).parent.mkdir(parents=True, exist_ok=True)
         (project.root / trap).write_text("raise ImportError('a dag for airflow')\n", encoding="utf-8")
@@ -173,8 +187,8 @@ def test_only_the_dags_of_a_project_in_the_dags_folder_are_parsed(project: Proje
     found = parse(project, folder)
 
     assert found["errors"] == {}
-    assert set(found["dags"]) == DAGS | {PROMOTION}
-    assert {Path(file).stem for file in found["files"]} == DAGS | {PROMOTION}
+    assert set(found["dags"]) == DAGS | {PROMOTION, PREDICT}
+    assert {Path(file).stem for file in found["files"]} == DAGS | {PROMOTION, PREDICT}
     assert found["heavy"] == []
     assert found["cpu_time"] < 0.5
     promotion = found["dags"].pop(PROMOTION)
@@ -183,6 +197,11 @@ def test_only_the_dags_of_a_project_in_the_dags_folder_are_parsed(project: Proje
     # Otherwise Airflow would show the asset only after its first event.
     assert promotion["outlets"] == ["my_pipeline_model"]
     assert promotion["run_types"] == ["asset_triggered"]
+    predict = found["dags"].pop(PREDICT)
+    assert (predict["tasks"], predict["schedule"], predict["active"]) == ({"predict": []}, None, 1)
+    assert predict["params"] == {"source": None, "output": None}
+    assert predict["run_types"] == ["asset_triggered", "manual", "operator_triggered"]
+    assert (predict["timeouts"], predict["retries"], predict["reported"]) == ([21600], [2], [True])
     for dag in found["dags"].values():
         assert list(dag["tasks"]) == list(STEPS)
         assert dag["tasks"] == {
@@ -239,7 +258,8 @@ def test_public_source_is_the_default_of_the_form(project: Project, url: str) ->
     assert parse(project, project.root, DATA_URL=url)["dags"]["my_pipeline"]["params"]["data_url"] == url
 
 
-def test_form_takes_the_web_and_the_clouds_without_credentials(project: Project) -> None:
+@pytest.mark.parametrize("field", ["data_url", "source"])
+def test_form_takes_the_web_and_the_clouds_without_credentials(project: Project, field: str) -> None:
     """The form accepts a web address or an object in a cloud in any capitals, and nothing that may hold a secret."""
     accepted = [None, "", "HTTP://host", "https://h/x?y=1", "s3://b/x.csv", "S3A://b/x/y.csv", "gs://b/x", "GCS://b/x"]
     accepted += ["abfs://c/x", "Abfss://c/x/", "az://c/x"]
@@ -254,9 +274,33 @@ def test_form_takes_the_web_and_the_clouds_without_credentials(project: Project)
         "s4://b/x",
     ]
     refused += ["/a.csv", "file:///a", "http://u:p@h", "sftp://h/x", "ws3://b/x", "memory://b/x"]
-    output = in_airflow(project, FORM, project.root / "dags", FORM_VALUES=json.dumps([*accepted, *refused]))
 
-    assert json.loads(output.splitlines()[-1].removeprefix("ACCEPTED ")) == accepted
+    assert accepted_by(project, field, [*accepted, *refused]) == accepted
+
+
+def test_form_takes_the_name_of_an_output(project: Project) -> None:
+    """A name is one of a visible file without a folder, and never looks like an option."""
+    accepted = [None, "", "new.csv", "_1", "2026-11-22_a.b.csv", "x.sh"]
+    refused = ["..", ".hidden", "-o", "a/b", "/a", "../a", "a b", "a\n", "{{ ti }}", "$(pwd)", "a;b", "a\\b", "é"]
+
+    assert accepted_by(project, "output", [*accepted, *refused]) == accepted
+
+
+def accepted_by(project: Project, field: str, values: Sequence[str | None]) -> Any:
+    """Return the values that a field of a form accepts."""
+    output = in_airflow(project, FORM, project.root / "dags", FIELD=field, FORM_VALUES=json.dumps(values))
+    return json.loads(output.splitlines()[-1].removeprefix("ACCEPTED "))
+
+
+@pytest.mark.parametrize("url", ["data/new.csv", f"https://u:{SECRET}@example.org/new.csv?token={SECRET}"])
+def test_standing_file_is_scored_after_each_promotion(project: Project, url: str) -> None:
+    """With PREDICT_URL, each model in use starts a run; the address is no part of the DAG."""
+    found = parse(project, project.root, PREDICT_URL=url)
+
+    assert found["errors"] == {}
+    assert found["dags"][PREDICT]["schedule"] == ["my_pipeline_model"]
+    assert url not in json.dumps(found)
+    assert SECRET not in json.dumps(found)
 
 
 @pytest.mark.parametrize(
@@ -464,6 +508,22 @@ def test_cause_of_a_failure_is_that_of_the_last_try(project: Project, tmp_path: 
 
     assert first.splitlines()[-1] == "CAUSE [TRAIN]: ]: first"
     assert second.splitlines()[-1] == "CAUSE None"
+
+
+def test_last_line_of_a_prediction_is_its_path(project: Project) -> None:
+    """Only the path of a file in the folder of predictions, wherever STATE_DIR is, is the output of the task."""
+    folder = project.root.parent / "state" / "results" / "predictions"
+    (folder / "folder").mkdir(parents=True)
+    (folder / "new.csv").touch()
+    wrong = [f"{folder}/none.csv", f"{folder}/folder", str(folder), "new.csv", "/etc/passwd", "late", " "]
+    lines = "\n".join([f"{folder}/new.csv", *wrong])
+    output = in_airflow(project, OUTPUT, project.root / "dags", LINES=lines, STATE_DIR=str(folder.parents[1]))
+    taken, *refused = [line for line in output.splitlines() if re.match("TAKEN|REFUSED", line)]
+
+    assert taken == f"TAKEN {folder}/new.csv"
+    assert len(refused) == len(wrong)
+    expected = f"REFUSED last line of output: expected the path of the predictions, {folder}/…, found "
+    assert all(line.startswith(expected) for line in refused)
 
 
 def test_pauses_between_retries_grow(project: Project) -> None:

@@ -65,20 +65,25 @@ def variables(**own: str) -> dict[str, Any]:
 
 def check_conf(context: Context) -> None:
     """Fail on an unknown parameter; a typo would otherwise silently load the configured source."""
-    unknown = sorted(set(context["dag_run"].conf or {}) - set(PARAMS))
+    known = context["dag"].params
+    unknown = sorted(set(context["dag_run"].conf or {}) - set(known))
     if unknown:
-        raise AirflowFailException(f"conf: expected {', '.join(PARAMS)}, found {', '.join(unknown)}; trigger a new run")
+        raise AirflowFailException(f"conf: expected {', '.join(known)}, found {', '.join(unknown)}; trigger a new run")
 
 
 def check_log(line: str) -> str:
     """Return the last line of a task's output, if it is the path of a log of this project."""
     stamp = stamp_of_log(Path(line))
     if not stamp or Path(line) != Run(stamp).log or not Run(stamp).log.is_file():
-        expected = f"expected the path of the run's log, {Run('…').log}"
-        found = "a different line, the last one above" if line else "none"
-        msg = f"last line of output: {expected}, found {found}; the script must write nothing after the path"
-        raise AirflowFailException(msg)
+        raise wrong_last_line(line, f"the path of the run's log, {Run('…').log}")
     return line
+
+
+def wrong_last_line(line: str, expected: str) -> AirflowFailException:
+    """Return the error of a task whose output does not end with a path."""
+    found = "a different line, the last one above" if line else "none"
+    msg = f"last line of output: expected {expected}, found {found}; the script must write nothing after the path"
+    return AirflowFailException(msg)
 
 
 def record_outcome(context: Context, log_file: str) -> None:
@@ -112,16 +117,19 @@ def shown_url() -> str | None:
     return url if re.fullmatch(ADDRESS, url) and redact(url) == url else None
 
 
-PARAMS = {
-    "data_url": Param(
-        shown_url(),
+def address(title: str, meaning: str, setting: str, default: str | None = None) -> Param:
+    """Return the field of a form for an address, in whose place a setting applies if it is empty."""
+    return Param(
+        default,
         type=["null", "string"],
         pattern=rf"^({ADDRESS})?$(?!\n)",
-        title="Data URL",
-        description="Where this run loads the CSV from: http://, https://, s3://, gs:// or abfs://, without user and "
-        "password, because the address is shown with the run. Empty: the setting DATA_URL.",
-    ),
-}
+        title=title,
+        description=f"{meaning}: http://, https://, s3://, gs:// or abfs://, without user and password, because the "
+        f"address is shown with the run. Empty: the setting {setting}.",
+    )
+
+
+PARAMS = {"data_url": address("Data URL", "Where this run loads the CSV from", "DATA_URL", shown_url())}
 # Values are passed in `env`, never in the command's text, so none can be executed.
 BASH_OPTIONS: dict[str, Any] = {"append_env": True, "cwd": literal(str(ROOT)), "skip_on_exit_code": None}
 # What all DAGs have in common.
