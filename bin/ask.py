@@ -20,7 +20,7 @@ from steplib.gate import verdicts
 from steplib.runs import manifest, opening
 
 # The settings that may name a place in a cloud.
-PLACES = ("DATA_URL", "STORAGE_URL", "RUNS_URL")
+PLACES = ("DATA_URL", "PREDICT_URL", "STORAGE_URL", "RUNS_URL")
 
 
 def ask_settings() -> list[str]:

@@ -26,8 +26,9 @@ MAY_IMPORT = {
     "publish": GROUND | {"runs", "table", "model", "gate", "report"},
     "streams": {"errors"},
     "arguments": {"errors"},
-    "process": {"errors", "log", "streams"},
-    "step": GROUND | {"runs", "streams", "process"},
+    "imports": set(),
+    "process": {"errors", "log", "streams", "imports"},
+    "step": GROUND | {"runs", "streams", "process", "imports"},
 }
 
 

@@ -466,3 +466,24 @@ def test_loading_imports_nothing_heavy(project: Project) -> None:
         imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
         assert "steplib.runs.run" in imported
         assert not heavy & imported
+
+
+def test_scipy_stats_is_loaded_when_it_is_used(project: Project) -> None:
+    """Importing scikit-learn executes neither pandas nor scipy.stats, and what uses scipy.stats still works."""
+    code = (
+        "import sys\n"
+        "from steplib import imports\n"
+        "imports.keep_out()\n"
+        "import sklearn.covariance, sklearn.linear_model, sklearn.isotonic, sklearn.metrics\n"
+        "print('pandas' in sys.modules, 'scipy.stats._stats_py' in sys.modules)\n"
+        "print(sklearn.isotonic.check_increasing([1, 2, 3], [1, 2, 4]))\n"
+        "print('scipy.stats._stats_py' in sys.modules)\n"
+        "import scipy.stats\n"
+        "from scipy.stats import chi2, norm\n"
+        "print(round(chi2.ppf(0.5, 2), 6), round(norm.ppf(0.975), 6), round(scipy.stats.gmean([1, 4]), 6))\n"
+        "print(round(sklearn.covariance.MinCovDet(random_state=0).fit([[0], [1], [2], [4]]).location_[0], 6))\n"
+    )
+    done = project.run([sys.executable, "-c", code], PYTHONPATH=str(project.root / "etl"))
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:4] == ["False False", "True", "True", "1.386294 1.959964 2.0"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from steplib import streams
+from steplib import imports, streams
 from steplib.errors import Stopped, explain, printable
 from steplib.log import log_to_stderr
 
@@ -53,7 +53,7 @@ def main_of_writer(script: str, parser: "ArgumentParser", work: Callable[..., Pa
         except SystemExit:
             os._exit(code)  # --help has been printed
         stdout = streams.keep_stdout_clean()
-        hide_pandas()
+        imports.keep_out()
         on_signals(raise_stopped)
         path = work(arguments, log)
         on_signals(signal.SIG_IGN)
@@ -62,21 +62,6 @@ def main_of_writer(script: str, parser: "ArgumentParser", work: Callable[..., Pa
         code = report(error, log)
     # As in step.main.
     os._exit(code)
-
-
-def hide_pandas() -> None:
-    """Keep libraries from importing pandas."""
-    sys.meta_path.insert(0, _NoPandas)
-
-
-class _NoPandas:
-    """Hides pandas, which scikit-learn imports if it can: 40 MB and a quarter of its start-up, and not used here."""
-
-    @staticmethod
-    def find_spec(name: str, _path: object, _target: object = None) -> None:
-        """Find no module, and end the search for pandas."""
-        if name == "pandas":
-            raise ModuleNotFoundError(name=name)
 
 
 def on_signals(handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> None:

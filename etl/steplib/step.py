@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from steplib import streams
+from steplib import imports, streams
 from steplib.errors import (
     NameTakenError,
     PipelineError,
@@ -21,7 +21,7 @@ from steplib.errors import (
     explain,
 )
 from steplib.log import add_log_file, log_to_stderr
-from steplib.process import hide_pandas, on_signals, raise_stopped, report
+from steplib.process import on_signals, raise_stopped, report
 from steplib.runs import manifest, opening, registry
 from steplib.runs.pruning import prune
 from steplib.runs.run import Run
@@ -47,7 +47,7 @@ def main(script: str, doc: str | None, work: Work, publish: Publish | None = Non
         optional = f"LOG: the path of the run's log, logs/log_….log; without it {FIRST_STEP}.py starts a new run"
         os.write(1, f"usage: {step}.py [LOG]\n\n{doc}\n{optional}\n".encode())
         raise SystemExit(os.EX_OK)
-    hide_pandas()
+    imports.keep_out()
     run: Run | None = None
     execute = partial(_execute, step, work, publish, log)
     try:
