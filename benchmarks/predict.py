@@ -1,4 +1,4 @@
-"""Measure predict.py against reading by polars and calling predict_proba, in turns.
+"""Compare predict.py with a plain script (polars, predict_proba); the two take turns.
 
     .venv/bin/python benchmarks/predict.py [ROWS]
 

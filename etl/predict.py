@@ -1,9 +1,9 @@
 """Score new cases with the model in use, or with that of the run that --model names.
 
 Reads     SOURCE: http(s)://…, s3://…, gs://…, abfs://…, file://… or a path (default: the setting PREDICT_URL), a CSV of
-          ids and the model's features. A header line is matched by name, in any order: the ids are in the column id,
-          otherwise in the first column; diagnoses and other surplus columns are ignored. Without a header line: id and
-          features, or id, diagnosis and features, in the model's order. An id may occur twice.
+          ids and the model's features. With a header line, columns are matched by name, in any order; the ids are in
+          the column id, otherwise in the first column; diagnoses and other surplus columns are ignored. Without a
+          header line: id and features, or id, diagnosis and features, in the model's order. An id may occur twice.
 Writes    the output: id,y_pred,probability (1 = M) in the order of SOURCE; beside it <output>.json: the run, hashes,
           the threshold, versions, and how the cases differ from the training rows.
 Refuses   with 65: what transform.py refuses in a row, a missing feature, a model that is not the recorded one;
@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steplib import process
 from steplib.arguments import Parser
@@ -48,25 +48,35 @@ MOST_NAMES = 20
 Facts = dict[str, Any]
 
 
+class Given(NamedTuple):
+    """The source as it was given, the folder from which a relative path starts, and the name of what gave it."""
+
+    url: str
+    base: Path
+    name: str
+
+
 def predict(arguments: Namespace, log: logging.Logger) -> Path:
     """Score the cases, and return the path of the output."""
     started, settings = datetime.now(UTC), read_settings()
     if arguments.publish and not settings.storage_url:
-        raise SettingError("STORAGE_URL: expected where to publish, found none; set it, or leave --publish out")
-    source, base = arguments.source or settings.predict_url, Path.cwd() if arguments.source else settings.predict_base
+        raise SettingError("STORAGE_URL: expected a storage to publish to, found none; set it, or omit --publish")
+    source, base, name = arguments.source, Path.cwd(), "SOURCE"
     if not source:
-        raise UsageError("SOURCE: expected a file or an address, found none, nor one in PREDICT_URL; see --help")
+        source, base, name = settings.predict_url, settings.predict_base, "PREDICT_URL"
+    if not source:
+        raise UsageError("SOURCE: expected a file or an address, here or in PREDICT_URL, found none; see --help")
     shown = redact(source)
     path = find_output(arguments.output, "" if HIDDEN in shown else shown.rpartition("/")[2])
     with writing(path, path_of(source, base)) as output:
         run = lookup.find_run(arguments.model, settings.storage_url, output.scratch)
         log.info("model: run %s in %s", run.record["run"], run.place)
-        facts = score(run, (source, base), output, settings, log)
+        facts = score(run, Given(source, base, name), output, settings, log)
         seconds = round((datetime.now(UTC) - started).total_seconds(), 3)
         facts |= {"started": started.isoformat(), "seconds": seconds, **manifest.versions()}
         output.description.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         finish(output)
-        log.info("%s: %d cases", path, facts["rows"])
+        log.info("output: %s, %d cases", path, facts["rows"])
         if arguments.publish:
             from steplib.publish import predictions
 
@@ -74,22 +84,20 @@ def predict(arguments: Namespace, log: logging.Logger) -> Path:
     return path
 
 
-def score(
-    run: lookup.Found, source: tuple[str, Path], output: Output, settings: Settings, log: logging.Logger
-) -> Facts:
+def score(run: lookup.Found, source: Given, output: Output, settings: Settings, log: logging.Logger) -> Facts:
     """Write the predictions, and return facts about them."""
     about_training, table = run.record["steps"]["train"], output.scratch / "cases"
     with ThreadPoolExecutor(1) as thread:
         # Importing scikit-learn takes as long as copying a large file.
         loading = thread.submit(load_model, lookup.read_model(run))
-        copied = copy(*source, table, settings.data_timeout)
+        copied = copy(source, table, settings.data_timeout)
         log.info("source: %s, %d bytes", copied["name"], copied["bytes"])
     from steplib.model import likeness, prediction
 
     model = loading.result()
     cases = find_cases(table, list(model[0].feature_names_in_), copied["lines"])
     if cases.columns.unused:
-        log.info("columns that are ignored: %s", shorten(cases.columns.unused, MOST_NAMES))
+        log.info("ignored columns: %s", shorten(cases.columns.unused, MOST_NAMES))
     with open_pool(settings.workers) as pool, output.part.open("wb") as out:
         scored = prediction.predict(model, cases, about_training, out, settings.batch_bytes, pool)
     training = training_rows(run, log) if scored.rows >= likeness.LEAST_ROWS else None
@@ -117,19 +125,19 @@ def load_model(content: bytes) -> "Pipeline":
     return joblib.load(BytesIO(content))
 
 
-def copy(source: str, base: Path, path: Path, timeout: float) -> Facts:
+def copy(source: Given, path: Path, timeout: float) -> Facts:
     """Copy the source to this disk, and return facts about it; memory holds one chunk at a time."""
     sha256, lines = hashlib.sha256(), 0
     try:
-        with open_source(source, base, timeout) as opened, path.open("wb") as file:
+        with open_source(source.url, source.base, timeout) as opened, path.open("wb") as file:
             check_head(head := next(opened.chunks, b""), LEAST_COLUMNS)
             for chunk in chain([head], opened.chunks):
                 sha256.update(chunk)
                 lines += chunk.count(b"\n")
                 file.write(chunk)
     except PipelineError as error:
-        # As for data_loader.py, by the name that the source has here.
-        raise type(error)(str(error).replace("DATA_URL", "SOURCE")) from error
+        # As in data_loader.py, but for the way in which this source was given.
+        raise type(error)(str(error).replace("DATA_URL", source.name)) from error
     return {"name": opened.name, "version": opened.version, "lines": lines, **describe(path, sha256.hexdigest())}
 
 
@@ -156,7 +164,9 @@ def training_rows(run: lookup.Found, log: logging.Logger) -> "Array | None":
 
 parser = Parser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
 parser.add_argument("source", nargs="?", metavar="SOURCE", help="the new cases")
-parser.add_argument("--model", metavar="RUN|URL", help="a run's stamp or folder, or the URL of a published run")
+parser.add_argument(
+    "--model", metavar="RUN|URL", help="a run's stamp or folder, or the URL of a published run or of latest.json"
+)
 parser.add_argument("--output", metavar="FILE", help="where to write (default: results/predictions/<name of SOURCE>)")
 parser.add_argument("--publish", action="store_true", help="send the output to STORAGE_URL/predictions/<UTC time>/ too")
 

@@ -99,7 +99,7 @@ def test_equal_to_scikit_learn(trained: Project, repeats: int) -> None:
 
     assert as_hex(rows) == expected(trained, cases)
     assert sidecar["columns_ignored"] == ["site", "diagnosis"]
-    assert "columns that are ignored: site" in stderr
+    assert "ignored columns: site" in stderr
 
 
 @pytest.mark.parametrize("settings", [{"BATCH_BYTES": "1000"}, {"WORKERS": "1"}, {"BATCH_BYTES": "100000"}])
@@ -176,7 +176,7 @@ REFUSED: dict[str, tuple[Callable[[Table], Table], str]] = {
 @pytest.mark.parametrize("repeats", [1, 12], ids=["small", "large"])
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_with_the_place(trained: Project, name: str, repeats: int) -> None:
-    """What cannot be scored is refused by its line and column, and no value is shown; the output before stays."""
+    """What cannot be scored is refused by its line and column, and no value is shown; the earlier output stays."""
     change, text = REFUSED[name]
     rows = [row[:] for row in wdbc()]
     source = write(trained, rows)
@@ -242,8 +242,10 @@ def test_setting_names_the_source(trained: Project) -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{trained.root}/results/predictions/cases.csv\n"
+    (trained.root / ".env").write_text("PREDICT_URL=nothing.csv\n", encoding="utf-8")
+    assert "PREDICT_URL: expected a file at nothing.csv, found nothing" in refuse(trained, 78)
     (trained.root / ".env").unlink()
-    assert "found none, nor one in PREDICT_URL" in refuse(trained, 64)
+    assert "here or in PREDICT_URL, found none" in refuse(trained, 64)
 
 
 def swap(project: Project) -> None:
@@ -316,7 +318,7 @@ def test_model_in_a_storage(trained: Project) -> None:
         assert predict(trained, source, "--model", f"file://{place}/{name}")[1]["run"] == stamp
     joblib.dump({"not": "it"}, place / "runs" / stamp / "model.pkl")
     assert "different content (sha256)" in refuse(trained, 65, source, **settings)
-    assert "STORAGE_URL: expected where to publish" in refuse(trained, 78, source, "--publish")
+    assert "STORAGE_URL: expected a storage to publish to" in refuse(trained, 78, source, "--publish")
 
 
 def expected_in(run: Path) -> list[list[str]]:
@@ -355,7 +357,7 @@ def test_unlike_the_training_data(trained: Project) -> None:
     assert "radius_mean (" in outside
     assert "radius_mean (" in drift
     assert "area_mean (" in drift
-    assert "concave_points_mean (0.000 in training, 1.000 here)" in missing
+    assert "concave_points_mean (0.000 there, 1.000 here)" in missing
     assert sidecar["features"]["concave_points_mean"]["missing"] == 1
     assert sidecar["features"]["radius_mean"]["outside"] > 0.9
     assert {one["feature"] for one in sidecar["drift"]} == {"radius_mean", "area_mean"}
@@ -363,7 +365,7 @@ def test_unlike_the_training_data(trained: Project) -> None:
 
 @pytest.mark.parametrize(("number", "is_tested"), [(49, False), (50, True)])
 def test_few_cases_are_not_tested_for_drift(trained: Project, number: int, is_tested: bool) -> None:  # noqa: FBT001
-    """Below 50 cases, chance would decide; the range is compared for a single one."""
+    """Fewer than 50 cases are not tested for drift."""
     source = write(trained, wdbc()[: number + 1])
     assert (predict(trained, source)[1]["drift"] is not None) == is_tested
 
@@ -386,18 +388,18 @@ def test_missing_values_of_few_cases(trained: Project, number: int) -> None:
     _, sidecar, _ = predict(trained, write(trained, cases))
 
     assert [one["feature"] for one in sidecar["missing_changed"]] == ["perimeter_mean"]
-    assert "perimeter_mean (0.000 in training, 1.000 here)" in sidecar["warnings"][-1]
+    assert "perimeter_mean (0.000 there, 1.000 here)" in sidecar["warnings"][-1]
 
 
 def test_a_case_outside_the_range(trained: Project) -> None:
     """One case in a different unit is reported too."""
     _, sidecar, _ = predict(trained, write(trained, [NAMES, [*wdbc()[1][:2], "179.9", *wdbc()[1][3:]]]))
 
-    assert "radius_mean (100% of the cases)" in sidecar["warnings"][0]
+    assert "radius_mean (100%)" in sidecar["warnings"][0]
 
 
 def test_run_of_an_older_version(trained: Project) -> None:
-    """A run whose manifest has no ranges scores as well."""
+    """A run whose manifest has no ranges can be used too."""
     manifest = trained.runs()[0] / "manifest.json"
     record = json.loads(manifest.read_bytes())
     del record["steps"]["train"]["features"]
@@ -479,7 +481,7 @@ def test_source_is_not_replaced_however_spelled(trained: Project, spelled: str) 
 
 
 def test_source_is_not_replaced_by_the_sidecar(trained: Project) -> None:
-    """Nor may the file that describes the output take the place of the source."""
+    """The sidecar must not replace the source either."""
     source = write(trained, wdbc(), "x.csv.json")
 
     assert "not the source" in refuse(trained, 64, source, "--output", "x.csv")

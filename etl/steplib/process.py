@@ -1,4 +1,4 @@
-"""A script as a process: its signals, and whatever ends it as one line and an exit code."""
+"""Running a script: its signals, and each way in which it ends as one line and an exit code."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def main_of_tool(work: Callable[[list[str]], None]) -> NoReturn:
-    """Run a script that prints to people, and end the process with its exit code."""
+    """Run a script that prints for people, and end the process with its exit code."""
     code = os.EX_OK
     streams.open_stderr()
     try:
@@ -71,7 +71,7 @@ def on_signals(handler: Callable[[int, FrameType | None], NoReturn] | signal.Han
 
 
 def raise_stopped(signum: int, _frame: FrameType | None) -> NoReturn:
-    """End what is under way, as a handler of signals."""
+    """Raise Stopped, as a handler of signals."""
     # Ignore further signals: a second one would interrupt the clean-up.
     on_signals(signal.SIG_IGN)
     raise Stopped(signum)

@@ -21,14 +21,14 @@ from steplib.table.schema import is_test
 ALPHA = 0.01
 # What is significant in many rows may still be too small to matter.
 LEAST_DISTANCE, LEAST_SHARE = 0.2, 0.1
-# Of more rows, or more values, only a sample is compared; so many values take 80 MB.
+# Larger tables are sampled; this many values take 80 MB.
 SAMPLE, MOST_VALUES = 20_000, 10_000_000
 # Up to so many pairs of values, an exact p takes less than a millisecond; beyond, the asymptotic one is precise enough.
 EXACT_PAIRS = 100_000
 LEAST_VALUES = 2
 
 Array = NDArray[np.float64]
-# Of each feature, NaN where missing: the values of the rows before, and of the new rows.
+# Of each feature, NaN where missing: the older values, and the new ones.
 Columns = dict[str, tuple[Array, Array]]
 
 
@@ -49,7 +49,7 @@ def find_drift(columns: Columns) -> list[dict[str, Any]]:
 
 
 def find_missing(counts: dict[str, tuple[int, int, int, int]]) -> list[dict[str, Any]]:
-    """Return the features of whose new values a different share is missing.
+    """Return the features whose share of missing values differs.
 
     `counts`: of each, how many values are missing, and of how many, before and now.
     """
@@ -105,7 +105,7 @@ def _rows_at(file: BinaryIO, number: int, columns: int) -> Iterator[list[str]]:
         file.seek(position * size // number)
         file.readline()
         line = file.readline()
-        # Behind a line end inside a field, one quote has no partner.
+        # A line cut inside a quoted field has an odd number of quotes.
         cells = next(csv.reader([line.decode()]), []) if line.count(b'"') % 2 == 0 else []
         if len(cells) == columns:
             yield cells

@@ -9,7 +9,7 @@ from steplib.model.prediction import Scored
 
 # Of a feature's rows, this share may be outside the range of the training rows; among those it is 0.01.
 MOST_OUTSIDE = 0.2
-# Fewer rows are not tested: chance would decide.
+# With fewer cases, the test would find little.
 LEAST_ROWS = 50
 MOST_NAMES = 20
 
@@ -53,19 +53,16 @@ def compare(
     )
     lines = [
         (
-            "cases outside the range of the training rows (0.5 to 99.5 percentile)",
-            [f"{printable(name)} ({outside[name]:.0%} of the cases)" for name in far],
+            "many cases are outside the range of the training rows (percentiles 0.5 to 99.5)",
+            [f"{printable(name)} ({outside[name]:.0%})" for name in far],
         ),
         (
-            "the cases are distributed differently from the training rows",
+            "features are distributed differently from the training rows",
             [f"{printable(one['feature'])} (distance {one['d']:.2f})" for one in drift or []],
         ),
         (
-            "a different share of values is missing",
-            [
-                f"{printable(one['feature'])} ({one['before']:.3f} in training, {one['now']:.3f} here)"
-                for one in changed
-            ],
+            "the share of missing values differs from the training rows",
+            [f"{printable(one['feature'])} ({one['before']:.3f} there, {one['now']:.3f} here)" for one in changed],
         ),
     ]
     return found, [f"{text}: {shorten(those, MOST_NAMES)}; check the source" for text, those in lines if those]

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from steplib.model.training import EXTRA_COLUMNS, Array, TrainingRows
 
-# Not the extremes, which would be somebody's values.
+# Not the extremes, which are values of single patients.
 LOW, HIGH = 0.005, 0.995
-# A percentile of fewer values could reveal that of a single patient.
+# Percentiles of fewer values are too close to the extremes.
 LEAST_VALUES = 20
 # The percentiles of more rows are those of a sample, precise to about a thousandth in rank.
 SAMPLE = 20_000

@@ -1,4 +1,4 @@
-"""Publishing predictions: <STORAGE_URL>/predictions/<UTC time>/<name>, create-only, and last what describes them."""
+"""Publishing predictions: <STORAGE_URL>/predictions/<UTC time>/<name>, create-only, the description last."""
 
 import logging
 from collections.abc import Iterable

@@ -36,7 +36,9 @@ def find_run(text: str | None, storage_url: str, scratch: Path) -> Found:
     if text and "://" in text:
         match = URL_OF_RUN.fullmatch(text)
         if not match:
-            raise UsageError(f"--model: expected a URL that ends with {RUNS}/<stamp> or {LATEST}; correct it")
+            raise UsageError(
+                f"--model: expected a URL that ends with {RUNS}/<stamp> or {LATEST}, found neither; correct it"
+            )
         url, stamp = match[1], match[2]
     elif text and os.path.isfile(f"{text}/{manifest.NAME}"):  # noqa: PTH113 - Path's raises for a name that is too long
         return _check(manifest.read(Path(text)), text, lambda _: Path(text))
@@ -63,7 +65,7 @@ def _find_in(store: Store, stamp: str | None, scratch: Path) -> Found:
     path = f"{RUNS}/{stamp}/{manifest.NAME}"
     content = store.read(path)
     if content is None:
-        raise UsageError(f"{store.name}: there is no run {stamp}; correct the stamp, or name a different run")
+        raise UsageError(f"{store.name}: there is no run {stamp}; name a different one with --model, or promote one")
     if expected not in {None, hashlib.sha256(content).hexdigest()}:
         msg = f"{store.name}/{path}: expected the manifest that was promoted, found different content (sha256)"
         raise DataError(f"{msg}; promote a run that runs.py verify accepts")
@@ -73,7 +75,9 @@ def _find_in(store: Store, stamp: str | None, scratch: Path) -> Found:
 
 def _check(record: manifest.Record, place: str, fetch: Callable[[Iterable[str]], Path]) -> Found:
     if not manifest.is_finished(record):
-        raise UsageError(f"{place}: run {record['run']} is not finished; repeat its last step, or name a different run")
+        raise UsageError(
+            f"{place}: run {record['run']} is not finished; run its remaining steps, or name a different run"
+        )
     return Found(record, place, fetch)
 
 
@@ -85,5 +89,5 @@ def read_model(run: Found) -> bytes:
     if content is None or hashlib.sha256(content).hexdigest() != made.get("sha256"):
         found = "no file" if content is None else "different content (sha256)"
         msg = f"{MODEL} of run {run.record['run']} in {run.place}: expected what its manifest records, found {found}"
-        raise DataError(f"{msg}; use a run that runs.py verify accepts")
+        raise DataError(f"{msg}; name a run with --model that runs.py verify accepts")
     return content

@@ -1,4 +1,4 @@
-"""An output that is not a run's: a file and, beside it, <file>.json, which describes it."""
+"""An output outside any run: a file and, beside it, <file>.json, which describes it."""
 
 import os
 import re

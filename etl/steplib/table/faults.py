@@ -22,7 +22,9 @@ class Fault(NamedTuple):
 def refusal(faults: Sequence[Fault], columns: Columns) -> DataError:
     """Return one line with the first faults: places, and what is wrong there, but no value."""
     faults = faults[:MOST_FAULTS]
-    bad_target = columns.target is not None and any(fault.column == columns.target + 1 for fault in faults)
+    # Diagnoses of new cases are only read to find shifted columns.
+    target = columns.target + 1 if columns.target is not None and columns.is_diagnosed else None
+    bad_target = any(fault.column == target for fault in faults)
     places = "; ".join(_describe(fault, columns) for fault in faults)
     lead = f"{BAD_TARGET}: expected B or M" if bad_target else "invalid data"
     taken = "; line 1 was read as data, not as a header" if faults[0].line == 1 else ""

@@ -22,7 +22,7 @@ MOST_NAMES = 20
 
 
 class Cases(NamedTuple):
-    """New cases: the table, its columns, the number of the first line with a case, counted from 1, and of all lines."""
+    """New cases: the table, its columns, the line number of the first case, from 1, and how many lines there are."""
 
     table: Csv
     columns: Columns

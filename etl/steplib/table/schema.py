@@ -36,7 +36,7 @@ WDBC_FEATURES = [
 class Columns(NamedTuple):
     """The names of all columns, and the positions of those that are read, counted from 0.
 
-    `target` None: it is not read; `is_diagnosed`: no diagnosis may be missing.
+    `target` None: it is not read; `is_diagnosed`: whether a missing diagnosis is a fault.
     """
 
     names: list[str]
