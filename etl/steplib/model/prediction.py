@@ -114,11 +114,8 @@ def _score_batch(batch: Batch, scorer: Scorer) -> _Part:
     raw = read_batch(batch, scorer.columns)
     if raw.faults or raw.error or not raw.ids:
         return _Part(b"", None, raw.faults, raw.error)
-    values = np.array(raw.values, dtype=np.float64)
-    for name, largest in zip(scorer.columns.feature_names, np.fmax.reduce(np.abs(values)), strict=True):
-        if largest > LARGEST_VALUE:
-            msg = f"feature {name}: expected numbers up to {LARGEST_VALUE:g}, found a larger one"
-            raise DataError(f"{msg}; correct the source")
+    values = np.asarray(raw.values, dtype=np.float64)
+    _check_size(values, scorer.columns)
     y_pred, probability = predict_rows(scorer.model, values)
     # Each number as a text that reads back to the very same float.
     numbers = orjson.dumps(probability, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
@@ -128,3 +125,13 @@ def _score_batch(batch: Batch, scorer: Scorer) -> _Part:
     places = np.arange(batch.first_line, batch.first_line + len(values), dtype=np.uint64)
     is_chosen = places * GOLDEN < min(scorer.share, 1) * 2.0**64
     return _Part(lines, Scored(len(values), outside, np.isnan(values).sum(axis=0), values[is_chosen]))
+
+
+def _check_size(values: Array, columns: Columns) -> None:
+    """Raise DataError for numbers that are too large to compute with, as train.py does."""
+    sizes = np.abs(values)
+    # First over all, because that is ten times as fast.
+    if np.fmax.reduce(sizes, axis=None) > LARGEST_VALUE:
+        name = columns.feature_names[int(np.fmax.reduce(sizes).argmax())]
+        msg = f"feature {name}: expected numbers up to {LARGEST_VALUE:g}, found a larger one"
+        raise DataError(f"{msg}; correct the source")
