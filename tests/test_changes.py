@@ -194,7 +194,7 @@ def test_sample_depends_on_the_ids_alone(tmp_path: Path, monkeypatch: pytest.Mon
     before, other_order = wdbc()[:500], now.sample(frac=1, random_state=0)
     monkeypatch.setattr("steplib.model.drift.SAMPLE", 200)
     found = compare(before, now)
-    chosen = [table[[share_of(i) < 200 / len(now) for i in table["id"]]] for table in (before, now)]
+    chosen = [table[[share_of(i.encode()) < 200 / len(now) for i in table["id"]]] for table in (before, now)]
 
     assert found["rows_compared"] == {"before": len(chosen[0]), "now": len(chosen[1])}
     assert 150 < len(chosen[1]) < 250

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from steplib.errors import printable, shorten
 from steplib.gate.pairs import number
 from steplib.model.drift import ALPHA, compare_shares, find_drift, find_missing, share_of_sample
-from steplib.table.arrays import ClearRows, read_clear
-from steplib.table.batches import WHOLE, Batch, split
+from steplib.table.arrays import ClearRows, read_sample
+from steplib.table.batches import WHOLE, split
 from steplib.table.csvfile import Csv, first_rows
 from steplib.table.pool import THIS_THREAD, Pool
-from steplib.table.schema import share_of
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -67,18 +66,11 @@ def compare(before: Csv, now: Csv, rows: int, batch_bytes: int = WHOLE, pool: Po
 def _read(source: Csv, share: float, batch_bytes: int, pool: Pool) -> ClearRows:
     """Read a share of the rows, chosen by their ids."""
     (_, names), (first_line, _) = first_rows(source)
-    read = partial(_read_batch, features=len(names) - 2, share=share)
+    read = partial(read_sample, features=len(names) - 2, share=share)
     ids, targets, features = zip(*pool.map(read, split(source, batch_bytes, first_line)), strict=True)
     return ClearRows(
         [record_id for part in ids for record_id in part], np.concatenate(targets), np.concatenate(features)
     )
-
-
-def _read_batch(batch: Batch, features: int, share: float) -> ClearRows:
-    table = read_clear(batch, features)
-    chosen = np.array([share_of(record_id) < share for record_id in table.ids], dtype=bool)
-    ids = [record_id for record_id, is_chosen in zip(table.ids, chosen, strict=True) if is_chosen]
-    return ClearRows(ids, table.target[chosen], table.features[chosen])
 
 
 def _pair(before: Sequence[str], now: Sequence[str]) -> tuple[Rows, Rows]:

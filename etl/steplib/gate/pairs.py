@@ -17,7 +17,7 @@ HELD_OUT, OUT_OF_FOLD = "predictions.csv", "cross_validation.csv"
 # Where training rows are not cross-validated, so many common test rows decide, those of smallest hash.
 MOST_HELD_OUT = 20_000
 # Of each run's predictions, about so many bytes are in memory at once.
-BYTES_AT_ONCE = 8_000_000
+BYTES_AT_ONCE = 1_000_000
 
 # An id, and how many rows of the file had it before.
 Key = tuple[str, int]

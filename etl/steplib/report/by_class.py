@@ -6,11 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steplib.table.arrays import read_clear
+from steplib.table.arrays import hash_rows, read_clear
 from steplib.table.batches import WHOLE, Batch, split
 from steplib.table.csvfile import Csv, first_rows
 from steplib.table.pool import THIS_THREAD, Pool
-from steplib.table.schema import share_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Quantiles of fewer values, or of fewer ids, could reveal those of single patients.
@@ -61,9 +60,8 @@ def summarize(
 
 def _read(batch: Batch, features: int, shares: list[float]) -> tuple[_Part, _Part]:
     table = read_clear(batch, features)
-    # All rows of an id would be a sample of few patients where each has many.
-    rows = zip(table.ids, np.ascontiguousarray(table.features), strict=True)
-    keys = np.array([share_of(record_id + row.tobytes().hex()) for record_id, row in rows])
+    # By all values: the rows of an id would be a sample of few patients where each has many.
+    keys = hash_rows(table.features) / 2.0**64
     ids, shown = np.array(table.ids, dtype=object), table.features[:, :MOST_FEATURES]
 
     def select(target: int) -> _Part:

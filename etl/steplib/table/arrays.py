@@ -5,6 +5,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +16,7 @@ from steplib.errors import PYARROW_NEEDS, require_address_space
 from steplib.table.batches import Batch
 from steplib.table.csvfile import LONGEST_FIELD
 from steplib.table.rows import Rows
-from steplib.table.schema import MISSING, TARGET_CODES, Columns, is_test
+from steplib.table.schema import MISSING, TARGET_CODES, Columns, is_test, share_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,6 +105,34 @@ def read_clear(batch: Batch, features: int) -> ClearRows:
     values = [[float(cell) if cell else np.nan for cell in row[2:]] for row in rows]
     target = np.array([int(row[1]) for row in rows], dtype=np.int8)
     return ClearRows([row[0] for row in rows], target, np.array(values, dtype=np.float64).reshape(len(rows), features))
+
+
+def read_sample(batch: Batch, features: int, share: float) -> ClearRows:
+    """Read a share of the rows of clear_data.csv, chosen by their ids; only these are parsed, unless ids are quoted."""
+    data = batch.read()
+    if share < 1 and b'"' not in data:
+        chosen = [line for line in data.splitlines(keepends=True) if share_of(line[: line.index(b",")]) < share]
+        batch = Batch(b"".join(chosen), 0, sum(map(len, chosen)), 1)
+    table = read_clear(batch, features)
+    mask = np.array([share_of(record_id.encode()) < share for record_id in table.ids], dtype=bool)
+    ids = [record_id for record_id, is_chosen in zip(table.ids, mask, strict=True) if is_chosen]
+    return ClearRows(ids, table.target[mask], table.features[mask])
+
+
+def hash_rows(features: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Return a hash of each row's values, (rows,), as good as random, to choose a sample by."""
+    bits = np.ascontiguousarray(features).view(np.uint64)
+    # Small whole numbers have their bits at the top, which a product would lose.
+    mixed = (bits ^ (bits >> np.uint64(32))) * _factors(features.shape[1])
+    found: NDArray[np.uint64] = mixed.sum(axis=1, dtype=np.uint64)
+    found ^= found >> np.uint64(32)
+    return found * np.uint64(0x9E3779B97F4A7C15)
+
+
+@cache
+def _factors(features: int) -> NDArray[np.uint64]:
+    """Return random odd numbers, always the same ones."""
+    return np.random.default_rng(0).integers(1 << 64, size=features, dtype=np.uint64, endpoint=False) | np.uint64(1)
 
 
 def _read_csv(data: bytes, columns: int, types: dict[int, str], missing: list[str]) -> "pa.Table":

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from xxhash import xxh3_64_intdigest
+
 from steplib.errors import DataError
 from steplib.table.csvfile import LEAST_COLUMNS, Row
 
@@ -134,6 +136,6 @@ def fold_of(record_id: str) -> int:
     return int.from_bytes(hashlib.sha256(record_id.encode()).digest()[8:16], "big") * FOLDS >> 64
 
 
-def share_of(record_id: str) -> float:
+def share_of(record_id: bytes) -> float:
     """Return a number from 0 to 1 that is as good as random and depends on the id alone, to choose a sample by."""
-    return int.from_bytes(hashlib.sha256(record_id.encode()).digest()[16:24], "big") / (1 << 64)
+    return xxh3_64_intdigest(record_id) / (1 << 64)
