@@ -93,9 +93,7 @@ def _read(run: Stored, names: list[str], between: tuple[bytes, bytes] | None = N
     threshold = None if run.threshold == DEFAULT else run.threshold
     seen: Counter[str] = Counter()
     for name in names:
-        for row in _rows(run.folder / name):
-            if between and not between[0] <= _hash(row["id"])[:8] < between[1]:
-                continue
+        for row in _rows(run.folder / name, between):
             probability = float(row["probability"])
             called = row["y_pred"] == "1" if "y_pred" in row else bool(is_called(np.array(probability), threshold))
             found[row["id"], seen[row["id"]]] = Judged(row["y_true"] == "1", probability, called)
@@ -117,6 +115,11 @@ def number(ids: Iterable[str]) -> Iterator[Key]:
         seen[record_id] += 1
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def _rows(path: Path, between: tuple[bytes, bytes] | None) -> Iterator[dict[str, str]]:
+    """Yield rows by the columns' names; the first column has the ids, by which they are chosen before all else."""
     with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file, strict=True)
+        reader = csv.reader(file, strict=True)
+        names = next(reader, [])
+        for cells in reader:
+            if cells and (not between or between[0] <= _hash(cells[0])[:8] < between[1]):
+                yield dict(zip(names, cells, strict=True))

@@ -1,6 +1,7 @@
 """The data of a run by class: rows, missing values, quantiles."""
 
-from functools import partial, reduce
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ def summarize(
     (_, names), (first_line, _) = first_rows(clear)
     # Twice as many as are kept, since the number of rows is not exact.
     read = partial(_read, features=len(names) - 2, shares=[2 * SAMPLE / rows for rows in expected])
-    benign, malignant = reduce(_add_classes, pool.map(read, split(clear, batch_bytes, first_line)))
+    benign, malignant = zip(*pool.map(read, split(clear, batch_bytes, first_line)), strict=True)
     return _of_class(benign), _of_class(malignant)
 
 
@@ -73,28 +74,14 @@ def _read(batch: Batch, features: int, shares: list[float]) -> tuple[_Part, _Par
     return select(0), select(1)
 
 
-def _add_classes(one: tuple[_Part, _Part], other: tuple[_Part, _Part]) -> tuple[_Part, _Part]:
-    return _add(one[0], other[0]), _add(one[1], other[1])
-
-
-def _add(one: _Part, other: _Part) -> _Part:
-    sample = [np.concatenate(pair) for pair in zip(one[2:], other[2:], strict=True)]
-    return _limit(_Part(one.rows + other.rows, one.missing + other.missing, *sample))
-
-
-def _limit(part: _Part) -> _Part:
-    """Return a part with the SAMPLE rows of the lowest keys."""
-    if len(part.keys) <= SAMPLE:
-        return part
-    kept = np.argsort(part.keys)[:SAMPLE]
-    return part._replace(ids=part.ids[kept], values=part.values[kept], keys=part.keys[kept])
-
-
-def _of_class(part: _Part) -> OfClass:
-    part = _limit(part)
-    _, patients = np.unique(part.ids, return_inverse=True)
-    quantiles = np.array([_quantiles(column, patients) for column in part.values.T])
-    return OfClass(part.rows, part.missing, quantiles, len(part.keys))
+def _of_class(parts: Sequence[_Part]) -> OfClass:
+    """Add up the parts of one class; the sample keeps the SAMPLE rows of the lowest keys."""
+    ids, values, keys = (np.concatenate([part[i] for part in parts]) for i in (2, 3, 4))
+    kept = np.argsort(keys)[:SAMPLE]
+    _, patients = np.unique(ids[kept], return_inverse=True)
+    quantiles = np.array([_quantiles(column, patients) for column in values[kept].T])
+    rows, missing = sum(part.rows for part in parts), np.sum([part.missing for part in parts], axis=0)
+    return OfClass(rows, missing, quantiles, len(kept))
 
 
 def _quantiles(column: Array, patients: NDArray[np.int64]) -> Array:
