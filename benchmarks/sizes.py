@@ -1,11 +1,12 @@
-"""Measure the four steps against a plain chain, in turns, on data of growing size.
+"""Measure the four steps against two plain chains, in turns, on data of growing size.
 
-    .venv/bin/python benchmarks/sizes.py
+    .venv/bin/python benchmarks/sizes.py [ROWS ...]
 
-Makes WDBC-like data of 10^5, 10^6 and 10^7 rows, runs the steps on each and the reference (benchmarks/reference: pandas
-and scikit-learn, everything in memory) on the first two, cleaning by polars' streaming engine as well. Prints for each
-step the medians of rows and megabytes a second, peak memory and CPU time, then the ratios; writes images/sizes.png, for
-which Chromium must be there. Takes some ten minutes and 12 GB of disk.
+Makes WDBC-like data of 10^5, 10^6 and 10^7 rows, or of the sizes given. Runs the steps on each; up to 10^6 rows also
+two references, everything in memory, with scikit-learn's defaults: benchmarks/reference reads and writes by pandas and
+checks the target; benchmarks/reference_polars is by polars and checks nothing. Prints for each step the medians of rows
+and megabytes a second, peak memory and CPU time, then the ratios. Without sizes it also writes images/sizes.png, and
+takes some ten minutes and 12 GB of disk.
 """
 
 import os
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,13 +30,20 @@ from pyarrow import csv
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = ("data_loader", "transform", "train", "evaluate")
-REFERENCE = dict(zip(STEPS, ("load", "transform", "train", "evaluate"), strict=True))
-ROUNDS = {100_000: 3, 1_000_000: 3, 10_000_000: 1}
+REFERENCES = {"pandas": "reference", "polars": "reference_polars"}
+SIZES = (100_000, 1_000_000, 10_000_000)
 MOST_ROWS_OF_REFERENCE = 1_000_000
+ROUNDS = 3  # one where the references do not run
 ROWS_AT_A_TIME = 100_000
 SIGNIFICANT_DIGITS = 4
 SECONDS_BETWEEN_LOOKS = 0.02
 MOST_SHOWN_EXACTLY = 100
+# Colour, and where the figure of a point is: offset in points, alignment.
+LINES = {
+    "my_pipeline": ("#1f6feb", (0, -14), "center"),
+    "pandas": ("#9a6700", (-6, 2), "right"),
+    "polars": ("#1a7f37", (6, -5), "left"),
+}
 
 
 class Measured(NamedTuple):
@@ -83,7 +92,7 @@ def measure(*command: object, **environment: str) -> tuple[Measured, str]:
 
 
 def peak_memory(pid: int) -> int:
-    """Return the most resident bytes that a process has had; no process of either chain has another at its side."""
+    """Return the most resident bytes that a process has had; no process of a chain has another at its side."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     found = re.search(r"VmHWM:\s*(\d+) kB", status)
     return int(found[1]) * 1024 if found else 0
@@ -98,22 +107,10 @@ def run_ours(project: Path, source: Path) -> dict[str, Measured]:
     return found
 
 
-def run_reference(folder: Path, source: Path) -> dict[str, Measured]:
-    """Run the four scripts of the reference."""
-    scripts = ROOT / "benchmarks" / "reference"
-    inputs: dict[str, list[Path]] = {"data_loader": [source]}
-    return {step: measure(scripts / f"{name}.py", *inputs.get(step, []), folder)[0] for step, name in REFERENCE.items()}
-
-
-def run_polars(folder: Path, source: Path) -> dict[str, Measured]:
-    """Clean by polars' streaming engine: the same numbers, but no check of rows, no duplicates, no split."""
-    script = (
-        "import polars as pl, sys\n"
-        "data = pl.scan_csv(sys.argv[1], has_header=False, null_values=['', 'NA', '?'])\n"
-        "target = pl.col(data.collect_schema().names()[1]).str.strip_chars()\n"
-        "data.with_columns((target == 'M').cast(pl.Int8)).sink_csv(sys.argv[2])\n"
-    )
-    return {"transform": measure("-c", script, source, folder / "polars.csv")[0]}
+def run_reference(scripts: Path, folder: Path, source: Path) -> dict[str, Measured]:
+    """Run the four scripts of a reference."""
+    lines = (("load", source, folder), ("transform", folder), ("train", folder), ("evaluate", folder))
+    return {step: measure(scripts / f"{name}.py", *paths)[0] for step, (name, *paths) in zip(STEPS, lines, strict=True)}
 
 
 def median(rounds: list[Measured]) -> Measured:
@@ -123,37 +120,38 @@ def median(rounds: list[Measured]) -> Measured:
 
 def measure_size(rows: int, folder: Path) -> dict[str, dict[str, Measured]]:
     """Return what each step takes by each chain, and print it."""
-    source, project, reference = folder / "source.csv", folder / "project", folder / "reference"
+    source, project = folder / "source.csv", folder / "project"
     make_data(rows, source)
     shutil.copytree(ROOT / "etl", project / "etl")
-    reference.mkdir()
-    chains = {"my_pipeline": (run_ours, project), "polars": (run_polars, reference)}
+    chains = {"my_pipeline": partial(run_ours, project, source)}
     if rows <= MOST_ROWS_OF_REFERENCE:
-        chains["reference"] = (run_reference, reference)
+        for name, scripts in REFERENCES.items():
+            (folder / name).mkdir()
+            chains[name] = partial(run_reference, ROOT / "benchmarks" / scripts, folder / name, source)
+    times = ROUNDS if len(chains) > 1 else 1
     rounds: dict[str, dict[str, list[Measured]]] = defaultdict(lambda: defaultdict(list))
-    for _ in range(ROUNDS[rows]):
-        for name, (run, place) in chains.items():
-            for step, found in run(place, source).items():
+    for _ in range(times):
+        for name, run in chains.items():
+            for step, found in run().items():
                 rounds[name][step].append(found)
     medians = {name: {step: median(found) for step, found in steps.items()} for name, steps in rounds.items()}
-    show(rows, source.stat().st_size / 1e6, medians)
+    megabytes = source.stat().st_size / 1e6
+    print(f"\n{rows} rows, {megabytes:.0f} MB, median of {times}")
+    show(rows, megabytes, medians)
     return medians
 
 
 def show(rows: int, megabytes: float, medians: dict[str, dict[str, Measured]]) -> None:
     """Print a table of what was measured."""
-    print(f"\n{rows} rows, {megabytes:.0f} MB, median of {ROUNDS[rows]}")
     print(f"{'':24}{'wall s':>8}{'CPU s':>8}{'peak MB':>9}{'rows/s':>10}{'MB/s':>7}")
     for name, steps in medians.items():
-        whole = [("whole", total(steps))] if len(steps) == len(STEPS) else []
-        for step, found in [*steps.items(), *whole]:
+        for step, found in [*steps.items(), ("whole", total(steps))]:
             figures = f"{found.wall:8.2f}{found.cpu:8.2f}{found.peak:9.0f}"
             print(f"{name:12}{step:12}{figures}{rows / found.wall:10.0f}{megabytes / found.wall:7.1f}")
-    ours = medians["my_pipeline"]
-    if "reference" in medians:
-        plain = total(medians["reference"])
-        print(f"whole / reference: wall {total(ours).wall / plain.wall:.2f}, CPU {total(ours).cpu / plain.cpu:.2f}")
-    print(f"transform / polars: CPU {ours['transform'].cpu / medians['polars']['transform'].cpu:.2f}")
+    totals = {name: total(steps) for name, steps in medians.items()}
+    ours = totals.pop("my_pipeline")
+    for name, plain in totals.items():
+        print(f"whole / {name} chain: wall {ours.wall / plain.wall:.2f}, CPU {ours.cpu / plain.cpu:.2f}")
 
 
 def total(steps: dict[str, Measured]) -> Measured:
@@ -166,22 +164,23 @@ def total(steps: dict[str, Measured]) -> Measured:
 
 
 def draw(found: dict[int, dict[str, dict[str, Measured]]], path: Path) -> None:
-    """Draw time and peak memory of both chains against the rows."""
+    """Draw time and peak memory of each chain against the rows."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     plots = figure.subplots(1, 2)
-    for name, colour in (("my_pipeline", "#1f6feb"), ("reference", "#9a6700")):
+    for name, (colour, offset, align) in LINES.items():
         sizes = [rows for rows in found if name in found[rows]]
         totals = [total(found[rows][name]) for rows in sizes]
-        title = "pandas + scikit-learn" if name == "reference" else name
+        title = f"{name} + scikit-learn" if name in REFERENCES else name
         for axes, values in zip(plots, ([one.wall for one in totals], [one.peak for one in totals]), strict=True):
             axes.loglog(sizes, values, "o-", color=colour, label=title)
             for rows, value in zip(sizes, values, strict=True):
                 text = f"{value:.3g}" if value < MOST_SHOWN_EXACTLY else f"{value:.0f}"
-                axes.annotate(text, (rows, value), (0, 6), textcoords="offset points", ha="center")
+                axes.annotate(text, (rows, value), offset, textcoords="offset points", ha=align)
     for axes, title in zip(plots, ("Whole chain, seconds", "Highest peak memory of a step, MB"), strict=True):
         axes.set_title(title)
+        axes.margins(0.12)
         axes.set_xlabel("rows of 30 features")
         axes.set_xticks(list(found), [f"{rows:,}" for rows in found])
         axes.grid(color="#dddddd")
@@ -190,13 +189,15 @@ def draw(found: dict[int, dict[str, dict[str, Measured]]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure all sizes."""
+    """Measure all sizes, or those given."""
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     found = {}
-    for rows in ROUNDS:
+    given = [int(argument) for argument in sys.argv[1:]]
+    for rows in given or SIZES:
         with tempfile.TemporaryDirectory() as folder:
             found[rows] = measure_size(rows, Path(folder))
-    draw(found, ROOT / "images" / "sizes.png")
+    if not given:
+        draw(found, ROOT / "images" / "sizes.png")
 
 
 if __name__ == "__main__":
