@@ -53,8 +53,8 @@ def summarize(
     neither batches nor order matter.
     """
     (_, names), (first_line, _) = first_rows(clear)
-    # Twice as many as are kept, since the number of rows is not exact.
-    read = partial(_read, features=len(names) - 2, shares=[2 * SAMPLE / rows for rows in expected])
+    # A few more than are kept, since the number of rows is not exact.
+    read = partial(_read, features=len(names) - 2, shares=[1.1 * SAMPLE / rows for rows in expected])
     benign, malignant = zip(*pool.map(read, split(clear, batch_bytes, first_line)), strict=True)
     return _of_class(benign), _of_class(malignant)
 

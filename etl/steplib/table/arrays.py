@@ -123,7 +123,9 @@ def hash_rows(features: NDArray[np.float64]) -> NDArray[np.uint64]:
     """Return a hash of each row's values, (rows,), as good as random, to choose a sample by."""
     bits = np.ascontiguousarray(features).view(np.uint64)
     # Small whole numbers have their bits at the top, which a product would lose.
-    mixed = (bits ^ (bits >> np.uint64(32))) * _factors(features.shape[1])
+    mixed = bits >> np.uint64(32)
+    mixed ^= bits
+    mixed *= _factors(features.shape[1])
     found: NDArray[np.uint64] = mixed.sum(axis=1, dtype=np.uint64)
     found ^= found >> np.uint64(32)
     return found * np.uint64(0x9E3779B97F4A7C15)
