@@ -20,6 +20,7 @@ import logging
 from argparse import Namespace, RawDescriptionHelpFormatter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from importlib import import_module
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -92,14 +93,18 @@ def score(run: lookup.Found, source: Given, output: Output, settings: Settings, 
         loading = thread.submit(load_model, lookup.read_model(run))
         copied = copy(source, table, settings.data_timeout)
         log.info("source: %s, %d bytes", copied["name"], copied["bytes"])
-    from steplib.model import likeness, prediction
+        model = loading.result()
+        from steplib.model import prediction
 
-    model = loading.result()
-    cases = find_cases(table, list(model[0].feature_names_in_), copied["lines"])
-    if cases.columns.unused:
-        log.info("ignored columns: %s", shorten(cases.columns.unused, MOST_NAMES))
-    with open_pool(settings.workers) as pool, output.part.open("wb") as out:
-        scored = prediction.predict(model, cases, about_training, out, settings.batch_bytes, pool)
+        cases = find_cases(table, list(model[0].feature_names_in_), copied["lines"])
+        if cases.columns.unused:
+            log.info("ignored columns: %s", shorten(cases.columns.unused, MOST_NAMES))
+        # And scipy.stats, which this imports, as scoring a part of it.
+        thread.submit(import_module, "steplib.model.likeness")
+        with open_pool(settings.workers) as pool, output.part.open("wb") as out:
+            scored = prediction.predict(model, cases, about_training, out, settings.batch_bytes, pool)
+    from steplib.model import likeness
+
     training = training_rows(run, log) if scored.rows >= likeness.LEAST_ROWS else None
     found, warnings = likeness.compare(scored, cases.columns.feature_names, about_training, training)
     for warning in warnings:

@@ -192,7 +192,7 @@ def test_sample_depends_on_the_ids_alone(tmp_path: Path, monkeypatch: pytest.Mon
     """Of large files the same ids are compared on both sides, whatever the order, the batches and the workers."""
     now = change_cells(wdbc())
     before, other_order = wdbc()[:500], now.sample(frac=1, random_state=0)
-    monkeypatch.setattr("steplib.model.drift.SAMPLE", 200)
+    monkeypatch.setattr("steplib.table.arrays.SAMPLE", 200)
     found = compare(before, now)
     chosen = [table[[share_of(i.encode()) < 200 / len(now) for i in table["id"]]] for table in (before, now)]
 
@@ -204,7 +204,7 @@ def test_sample_depends_on_the_ids_alone(tmp_path: Path, monkeypatch: pytest.Mon
         table.to_csv(path, index=False)
     with pool.open_pool(2) as two:
         assert changes.compare(*paths, len(now), 9_000, two) == found
-    monkeypatch.setattr("steplib.model.drift.MOST_VALUES", 30 * 100)
+    monkeypatch.setattr("steplib.table.arrays.MOST_VALUES", 30 * 100)
     assert 70 < compare(before, now)["rows_compared"]["now"] < 130
 
 

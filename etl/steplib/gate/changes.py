@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from steplib.errors import printable, shorten
 from steplib.gate.pairs import number
-from steplib.model.drift import ALPHA, compare_shares, find_drift, find_missing, share_of_sample
-from steplib.table.arrays import ClearRows, read_sample
+from steplib.model.drift import ALPHA, compare_shares, find_drift, find_missing
+from steplib.table.arrays import ClearRows, read_sample, share_of_sample
 from steplib.table.batches import WHOLE, split
 from steplib.table.csvfile import Csv, first_rows
 from steplib.table.pool import THIS_THREAD, Pool

@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact, ks_2samp
 
+from steplib.table.arrays import share_of_sample
 from steplib.table.csvfile import first_rows
 from steplib.table.schema import is_test
 
 ALPHA = 0.01
 # What is significant in many rows may still be too small to matter.
 LEAST_DISTANCE, LEAST_SHARE = 0.2, 0.1
-# Larger tables are sampled; this many values take 80 MB.
-SAMPLE, MOST_VALUES = 20_000, 10_000_000
 # Up to so many pairs of values, an exact p takes less than a millisecond; beyond, the asymptotic one is precise enough.
 EXACT_PAIRS = 100_000
 LEAST_VALUES = 2
@@ -74,11 +73,6 @@ def _holm(p: Sequence[float]) -> list[float]:
     corrected = np.empty(len(p))
     corrected[order] = np.maximum.accumulate(np.minimum(np.array(p)[order] * np.arange(len(p), 0, -1), 1))
     return [float(value) for value in corrected]
-
-
-def share_of_sample(rows: int, features: int) -> float:
-    """Return the share of the rows that are compared; 1 or more: all."""
-    return min(SAMPLE, MOST_VALUES // features) / rows
 
 
 def sample_training_rows(clear: Path, rows: int) -> Array:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from steplib.errors import DataError
-from steplib.model.drift import share_of_sample
 from steplib.model.fitting import without_names
 from steplib.model.scoring import predict_rows
 from steplib.model.training import LARGEST_VALUE
+from steplib.table.arrays import share_of_sample
 from steplib.table.batches import WHOLE, Batch, split
 from steplib.table.faults import MOST_FAULTS, Fault, refusal
 from steplib.table.new_cases import Cases

@@ -27,6 +27,8 @@ BLANKS = (
     "\u2028\u2029\u202f\u205f\u3000"
 )
 MISSING_SPELLINGS = sorted("".join(letters) for text in MISSING for letters in product(*({c, c.upper()} for c in text)))
+# Of larger tables a sample is compared; this many values take 80 MB.
+SAMPLE, MOST_VALUES = 20_000, 10_000_000
 # The pattern begins with its quote, so that searching is fast; the character before it is checked by a lookbehind.
 WHOLE_QUOTED_FIELD = re.compile(rb'"(?<![^,\n]")[^"]*(?:""[^"]*)*"(?![^,\r\n])')
 
@@ -105,6 +107,11 @@ def read_clear(batch: Batch, features: int) -> ClearRows:
     values = [[float(cell) if cell else np.nan for cell in row[2:]] for row in rows]
     target = np.array([int(row[1]) for row in rows], dtype=np.int8)
     return ClearRows([row[0] for row in rows], target, np.array(values, dtype=np.float64).reshape(len(rows), features))
+
+
+def share_of_sample(rows: int, features: int) -> float:
+    """Return the share of the rows of a table that a comparison uses; 1 or more: all."""
+    return min(SAMPLE, MOST_VALUES // features) / rows
 
 
 def read_sample(batch: Batch, features: int, share: float) -> ClearRows:
