@@ -11,8 +11,9 @@ from conftest import wdbc_rows
 from scipy.stats import fisher_exact, ks_2samp
 from steplib.gate import changes
 from steplib.table import pool
+from steplib.table.arrays import share_of
 from steplib.table.batches import WHOLE
-from steplib.table.schema import WDBC_FEATURES, share_of
+from steplib.table.schema import WDBC_FEATURES
 
 Table = pd.DataFrame
 

@@ -126,7 +126,4 @@ def predict(batch: Batch, model: Pipeline, features: int) -> Predicted:
 
 def predict_rows(model: Pipeline, rows: Array) -> tuple[NDArray[np.int8], Array]:
     """Return the classes and the probabilities of M that a model gives to one row or more."""
-    if len(model) > 1:
-        # Filled and scaled once for both.
-        rows = model[:-1].transform(rows)
-    return model[-1].predict(rows), model[-1].predict_proba(rows)[:, 1].copy()
+    return model.predict(rows), model.predict_proba(rows)[:, 1].copy()

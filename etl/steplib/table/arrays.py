@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
 
 from steplib.errors import PYARROW_NEEDS, require_address_space
 from steplib.table.batches import Batch
 from steplib.table.csvfile import LONGEST_FIELD
 from steplib.table.rows import Rows
-from steplib.table.schema import MISSING, TARGET_CODES, Columns, is_test, share_of
+from steplib.table.schema import MISSING, TARGET_CODES, Columns, is_test
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,6 +113,11 @@ def read_clear(batch: Batch, features: int) -> ClearRows:
 def share_of_sample(rows: int, features: int) -> float:
     """Return the share of the rows of a table that a comparison uses; 1 or more: all."""
     return min(SAMPLE, MOST_VALUES // features) / rows
+
+
+def share_of(record_id: bytes) -> float:
+    """Return a number from 0 to 1 that is as good as random and depends on the id alone, to choose a sample by."""
+    return xxh3_64_intdigest(record_id) / (1 << 64)
 
 
 def read_sample(batch: Batch, features: int, share: float) -> ClearRows:

@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from xxhash import xxh3_64_intdigest
-
 from steplib.errors import DataError
 from steplib.table.csvfile import LEAST_COLUMNS, Row
 
@@ -134,8 +132,3 @@ def is_test(record_id: str) -> bool:
 def fold_of(record_id: str) -> int:
     """Return the fold of a training row, 0 to 9; the id alone decides, so that no row changes fold when others come."""
     return int.from_bytes(hashlib.sha256(record_id.encode()).digest()[8:16], "big") * FOLDS >> 64
-
-
-def share_of(record_id: bytes) -> float:
-    """Return a number from 0 to 1 that is as good as random and depends on the id alone, to choose a sample by."""
-    return xxh3_64_intdigest(record_id) / (1 << 64)
