@@ -141,7 +141,7 @@ def copy(source: Given, path: Path, timeout: float) -> Facts:
                 lines += chunk.count(b"\n")
                 file.write(chunk)
     except PipelineError as error:
-        # As in data_loader.py, but for the way in which this source was given.
+        # data_loader.py and this script share these errors; each names how its source was given.
         raise type(error)(str(error).replace("DATA_URL", source.name)) from error
     return {"name": opened.name, "version": opened.version, "lines": lines, **describe(path, sha256.hexdigest())}
 

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 from steplib.errors import DataError
 from steplib.gate.pairs import HELD_OUT, OUT_OF_FOLD, Stored
 from steplib.runs import manifest
-from steplib.runs.folders import results, runs
-from steplib.runs.records import read_highest
-from steplib.runs.stores import Disk, Store
+from steplib.runs.records import nearest, read_highest
+from steplib.runs.stores import Store
 
 CLEAR = "clear_data.csv"
 LIMIT = 1e15
@@ -29,11 +28,7 @@ def find(store: Store, scratch: Path) -> tuple[int, Champion | None]:
     if current is None:
         return number, None
     stamp, expected = current["run"], current.get("manifest_sha256")
-    here = runs() / stamp / manifest.NAME
-    if here.is_file() and manifest.sha256(here) == expected:
-        # A published run that is on this disk too need not be fetched.
-        store = Disk(results())
-    record, folder, problem = open_run(store, stamp, scratch, expected)
+    record, folder, problem = open_run(nearest(store, current), stamp, scratch, expected)
     return number, Champion(stamp, record or {"run": stamp, "started": current["started"]}, folder, problem)
 
 

@@ -13,7 +13,7 @@ from steplib.errors import DataError
 from steplib.model.fitting import without_names
 from steplib.model.scoring import predict_rows
 from steplib.model.training import LARGEST_VALUE
-from steplib.table.arrays import share_of_sample
+from steplib.table.arrays import GOLDEN, share_of_sample
 from steplib.table.batches import WHOLE, Batch, split
 from steplib.table.faults import MOST_FAULTS, Fault, refusal
 from steplib.table.new_cases import Cases
@@ -23,8 +23,6 @@ from steplib.table.schema import Columns
 
 HEADER = b"id,y_pred,probability\n"
 CALLED = np.array([b",0,", b",1,"])
-# Multiples of this, modulo 2^64, are spread evenly: those below a limit choose a sample of that share.
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]

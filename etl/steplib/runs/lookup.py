@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from steplib.errors import DataError, UsageError
 from steplib.runs import manifest
-from steplib.runs.folders import RUNS, results, runs
-from steplib.runs.records import LATEST, read_highest
-from steplib.runs.stores import Disk, Store, open_store
+from steplib.runs.folders import RUNS, runs
+from steplib.runs.records import LATEST, nearest, read_highest
+from steplib.runs.stores import Store, open_store
 
 MODEL = "model.pkl"
 URL_OF_RUN = re.compile(rf"(.+?)/+(?:{RUNS}/+({manifest.STAMP.pattern})|{re.escape(LATEST)})/*", re.ASCII)
@@ -59,9 +59,7 @@ def _find_in(store: Store, stamp: str | None, scratch: Path) -> Found:
         if current is None:
             raise UsageError(f"{store.name}: no run is in use; run the pipeline, or name a run with --model")
         stamp = str(current["run"])
-        here = runs() / stamp / manifest.NAME
-        if here.is_file() and manifest.sha256(here) == expected:
-            store = Disk(results())
+        store = nearest(store, current)
     path = f"{RUNS}/{stamp}/{manifest.NAME}"
     content = store.read(path)
     if content is None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from steplib.errors import DataError
 from steplib.runs import manifest, registry
-from steplib.runs.folders import runs
+from steplib.runs.folders import results, runs
 from steplib.runs.stores import Disk, Store
 
 LATEST = "latest.json"
@@ -37,6 +37,13 @@ def read_highest(store: Store) -> tuple[int, Promotion | None]:
 def _linked() -> Promotion | None:
     stamp = registry.latest_stamp()
     return {"run": stamp, "started": manifest.read_leniently(runs() / stamp)["started"]} if stamp else None
+
+
+def nearest(store: Store, promotion: Promotion) -> Store:
+    """Return where to read a promoted run: this disk if the same run is on it, else the store that promoted it."""
+    path = runs() / promotion["run"] / manifest.NAME
+    is_here = path.is_file() and manifest.sha256(path) == promotion.get("manifest_sha256")
+    return Disk(results()) if is_here else store
 
 
 def read_all(store: Store) -> list[tuple[int, Promotion | None]]:

@@ -28,6 +28,8 @@ BLANKS = (
     "\u2028\u2029\u202f\u205f\u3000"
 )
 MISSING_SPELLINGS = sorted("".join(letters) for text in MISSING for letters in product(*({c, c.upper()} for c in text)))
+# Multiples of this, modulo 2^64, are spread evenly: those below a limit choose a sample of that share.
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 # Of larger tables a sample is compared; this many values take 80 MB.
 SAMPLE, MOST_VALUES = 20_000, 10_000_000
 # The pattern begins with its quote, so that searching is fast; the character before it is checked by a lookbehind.
@@ -141,7 +143,7 @@ def hash_rows(features: NDArray[np.float64]) -> NDArray[np.uint64]:
     mixed *= _factors(features.shape[1])
     found: NDArray[np.uint64] = mixed.sum(axis=1, dtype=np.uint64)
     found ^= found >> np.uint64(32)
-    return found * np.uint64(0x9E3779B97F4A7C15)
+    return found * GOLDEN
 
 
 @cache
